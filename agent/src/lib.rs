@@ -1,0 +1,67 @@
+//! The node: keeps the pods that are bound to it, with or without the server.
+
+use std::{net::IpAddr, path::PathBuf};
+
+/// What a node needs to know at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name.
+    pub node_name: String,
+    /// The API server, e.g. `https://127.0.0.1:6443`.
+    pub server_url: String,
+    /// The node's address, shown as its InternalIP.
+    pub node_ip: IpAddr,
+    /// Where the node's HTTPS API listens (10250 by default).
+    pub kubelet_port: u16,
+    /// The agent's folder: pods, volumes, logs, the runtime's socket.
+    pub data_dir: PathBuf,
+    /// The sockets of the container runtimes, each with the RuntimeClass handlers that it serves.
+    pub runtimes: Vec<RuntimeEndpoint>,
+    /// How many pods the node takes.
+    pub max_pods: u32,
+    /// How Services are proxied on this node.
+    pub service_proxy: ServiceProxy,
+    /// Certificates and keys.
+    pub credentials: Credentials,
+}
+
+/// A CRI runtime.
+#[derive(Clone, Debug)]
+pub struct RuntimeEndpoint {
+    /// The CRI socket.
+    pub socket: PathBuf,
+    /// Handlers that it serves; `""` is that of pods without a RuntimeClass.
+    pub handlers: Vec<String>,
+}
+
+/// How Services are proxied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceProxy {
+    /// Sockets of this process on each ClusterIP (`skiff dev`).
+    UserSpace,
+    /// Not at all.
+    Disabled,
+}
+
+/// The node's identity, all as PEM.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Who signed the API server's certificate.
+    pub server_ca: String,
+    /// Who signs the certificates of the node API's clients.
+    pub client_ca: String,
+    /// The node's client certificate (`system:node:NAME`, `system:nodes`).
+    pub client_cert: String,
+    /// Its key.
+    pub client_key: String,
+    /// The certificate of the node's HTTPS API.
+    pub serving_cert: String,
+    /// Its key.
+    pub serving_key: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}

@@ -1,0 +1,20 @@
+//! What a Kubernetes object is, and everything that can be said of one without I/O.
+//!
+//! Every function of this crate is a pure function of its arguments: no sockets, no files, no clock, no runtime.
+//! The server's registry, the client and the agent are shells around it.
+//!
+//! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
+//! - [`object`]: an object as JSON, with access to its metadata.
+//! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
+//! - [`request`]: what a request asks for, parsed from and printed as a URL.
+//! - [`status`]: errors as Kubernetes words them.
+//! - [`selector`]: label and field selectors.
+//! - [`user`]: who asks.
+
+pub mod kinds;
+pub mod object;
+pub mod request;
+pub mod selector;
+pub mod status;
+pub mod user;
+pub mod wire;

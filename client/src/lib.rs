@@ -1,0 +1,56 @@
+//! The client of the Kubernetes API that controllers, scheduler and agent use, and the informers above it.
+//!
+//! One [`Transport`] trait, two implementations: in process (the API server's own, objects are shared and not
+//! re-encoded) and HTTPS. Nobody above the trait knows which one it has.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use skiff_api::{request::Request, status::ApiError, wire::Entry};
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct List {
+    /// The revision at which the list is consistent.
+    pub resource_version: u64,
+    /// The objects, in key order.
+    pub entries: Vec<Arc<Entry>>,
+    /// The token of the next page, if there is one.
+    pub continue_token: Option<String>,
+}
+
+/// One event of a watch.
+#[derive(Clone, Debug)]
+pub enum WatchEvent {
+    /// An object is there that was not (or did not match) before.
+    Added(Arc<Entry>),
+    /// An object changed.
+    Modified(Arc<Entry>),
+    /// An object is gone (or no longer matches): its last version, with the revision of the deletion.
+    Deleted(Arc<Entry>),
+    /// All events up to this revision have been sent.
+    Bookmark {
+        /// The revision.
+        resource_version: u64,
+        /// Whether this ends the initial events of a streaming list.
+        initial_events_end: bool,
+    },
+}
+
+/// The events of a watch. An error (410 Expired above all) is the last item.
+pub type WatchStream = BoxStream<'static, Result<WatchEvent, ApiError>>;
+
+/// A way to the API server.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Any request that is answered with one object (or a `Status`): its JSON.
+    async fn call(&self, request: Request) -> Result<Bytes, ApiError>;
+
+    /// A list.
+    async fn list(&self, request: Request) -> Result<List, ApiError>;
+
+    /// A watch; ends when it is dropped.
+    async fn watch(&self, request: Request) -> Result<WatchStream, ApiError>;
+}

@@ -1,0 +1,12 @@
+//! The API server: one line from a TLS connection to the store and back, the same for every kind.
+//!
+//! - `front/`: TLS, HTTP, who asks (authn), URL to `Request`, answers in the form that was asked for (JSON, YAML,
+//!   `Table`, partial metadata, watch frames), discovery, OpenAPI, health, version, metrics, proxying to nodes.
+//! - `authz/`: may they.
+//! - `admission/`: what a write is changed to or refused for, beyond its kind's own rules.
+//! - `registry/`: the verbs, once for all kinds, over the watch cache; `strategy/` holds what is particular to a kind.
+//! - `bootstrap/`: the objects that a fresh cluster holds.
+//! - `local.rs`: the in-process transport.
+
+pub mod authz;
+pub mod registry;

@@ -1,0 +1,163 @@
+//! Where a cluster's state is kept: one trait, several implementations, one suite that all of them pass, and the
+//! watch cache above.
+
+pub mod cache;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use skiff_api::kinds::Durability;
+
+/// A revision: one growing sequence for the whole store. 0 is before the first write.
+pub type Revision = u64;
+
+/// One key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key, e.g. `/core/pods/default/web`.
+    pub key: String,
+    /// The stored form of the object, see `skiff_api::wire`.
+    pub value: Bytes,
+    /// The revision of the write that created the key.
+    pub create_revision: Revision,
+    /// The revision of the last write.
+    pub mod_revision: Revision,
+}
+
+/// What a write expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// No such key.
+    Absent,
+    /// The key at exactly this revision.
+    At(Revision),
+}
+
+/// One compare-and-swap.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The key.
+    pub key: String,
+    /// What must be there for the write to happen.
+    pub expect: Expect,
+    /// The new value, or `None` to delete the key.
+    pub value: Option<Bytes>,
+    /// How soon the write must be on disk.
+    pub durability: Durability,
+}
+
+/// How a compare-and-swap ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It was done, at this revision.
+    Done(Revision),
+    /// Nothing was written; this is what is there.
+    Mismatch(Option<KeyValue>),
+}
+
+/// What a range asks for.
+#[derive(Clone, Debug, Default)]
+pub struct RangeOptions {
+    /// At which revision; `None` for the newest.
+    pub revision: Option<Revision>,
+    /// How many at most; 0 for all.
+    pub limit: usize,
+    /// Only keys after this one.
+    pub start_after: Option<String>,
+}
+
+/// The answer to a range.
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// The revision at which the range is consistent.
+    pub revision: Revision,
+    /// The pairs, in key order.
+    pub items: Vec<KeyValue>,
+    /// How many further keys of the prefix follow after the last item.
+    pub remaining: usize,
+}
+
+/// One committed change.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The key.
+    pub key: String,
+    /// Its revision.
+    pub revision: Revision,
+    /// The new value; `None` if the key was deleted.
+    pub value: Option<Bytes>,
+    /// The value before; `None` if the key was created.
+    pub previous: Option<KeyValue>,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The revision asked for is no longer kept.
+    #[error("revision {asked} has been compacted, the oldest kept is {oldest}")]
+    Compacted {
+        /// The revision asked for.
+        asked: Revision,
+        /// The oldest one that can be asked for.
+        oldest: Revision,
+    },
+    /// The revision asked for does not exist yet.
+    #[error("revision {asked} is in the future, the newest is {newest}")]
+    Future {
+        /// The revision asked for.
+        asked: Revision,
+        /// The newest one.
+        newest: Revision,
+    },
+    /// The disk is full.
+    #[error("no space left for the datastore")]
+    NoSpace,
+    /// The datastore cannot be written or reached for now.
+    #[error("the datastore is unavailable: {0}")]
+    Unavailable(String),
+    /// The datastore's file was made by a newer version of skiff.
+    #[error("the datastore has schema {found}, this skiff knows up to {known}: use the newer skiff, or restore a snapshot")]
+    NewerSchema {
+        /// The file's schema.
+        found: u32,
+        /// The newest schema known.
+        known: u32,
+    },
+    /// What was read makes no sense.
+    #[error("the datastore is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// Every committed change from a revision on, in order, without gaps, in batches as they were committed.
+pub type EventStream = BoxStream<'static, Result<Vec<Event>, StoreError>>;
+
+/// A store of keys and values with revisions.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The newest value of a key.
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError>;
+
+    /// The keys that begin with a prefix.
+    async fn range(&self, prefix: &str, options: RangeOptions) -> Result<Range, StoreError>;
+
+    /// One compare-and-swap. Acknowledged only when it is as durable as it asks to be.
+    async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError>;
+
+    /// Every change with a revision greater than `after`.
+    async fn watch(&self, after: Revision) -> Result<EventStream, StoreError>;
+
+    /// Forgets all history before a revision; current values stay.
+    async fn compact(&self, before: Revision) -> Result<(), StoreError>;
+
+    /// The newest committed revision.
+    async fn revision(&self) -> Result<Revision, StoreError>;
+
+    /// The size on disk (or in memory) in bytes.
+    async fn size_bytes(&self) -> Result<u64, StoreError>;
+
+    /// Fails where a write would fail for reasons of the store's own.
+    async fn health(&self) -> Result<(), StoreError>;
+
+    /// Brings everything acknowledged to disk and ends.
+    async fn close(&self) -> Result<(), StoreError>;
+}
