@@ -187,6 +187,8 @@ pub struct ApiError {
     pub message: String,
     /// `details` (name, group, kind, uid, causes, retryAfterSeconds), or null.
     pub details: Value,
+    /// `metadata.continue`: where a list may go on whose token has expired; `None` with every other failure.
+    pub continue_token: Option<String>,
 }
 
 /// `resource` or `resource.group`, as messages name a resource.
@@ -197,7 +199,7 @@ fn qualified(group: &str, resource: &str) -> String {
 impl ApiError {
     /// An error of a reason, with the reason's own HTTP code and no details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { code: reason.code(), reason, message: message.into(), details: Value::Null }
+        Self { code: reason.code(), reason, message: message.into(), details: Value::Null, continue_token: None }
     }
 
     /// 400: the request itself cannot be understood.
@@ -270,6 +272,9 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason.as_str(),
         });
+        if let Some(token) = &self.continue_token {
+            status["metadata"]["continue"] = token.as_str().into();
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }
@@ -281,7 +286,7 @@ impl ApiError {
     pub fn from_status(code: u16, body: &[u8]) -> Self {
         let Ok(status) = serde_json::from_slice::<Value>(body) else {
             let message = format!("the server answered {code}");
-            return Self { code, reason: Reason::Unknown, message, details: Value::Null };
+            return Self { code, ..Self::new(Reason::Unknown, message) };
         };
         let text = |name: &str| status.get(name).and_then(Value::as_str).unwrap_or_default();
         Self {
@@ -289,6 +294,7 @@ impl ApiError {
             reason: Reason::parse(text("reason")),
             message: text("message").to_owned(),
             details: status.get("details").cloned().unwrap_or_default(),
+            continue_token: status.pointer("/metadata/continue").and_then(Value::as_str).map(str::to_owned),
         }
     }
 }
