@@ -156,7 +156,10 @@ impl FieldError {
         };
         let prints_value = !matches!(
             self.kind,
-            FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::InternalError
+            FieldErrorKind::Required
+                | FieldErrorKind::Forbidden
+                | FieldErrorKind::TooLong
+                | FieldErrorKind::InternalError
         );
         let mut text = title.to_owned();
         if prints_value {
@@ -253,10 +256,8 @@ impl ApiError {
             many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
         let message = format!("{} {name:?} is invalid: {list}", qualified(group, kind));
-        let causes: Vec<Value> = errors
-            .iter()
-            .map(|e| json!({"reason": e.reason(), "message": e.body(), "field": e.path}))
-            .collect();
+        let causes: Vec<Value> =
+            errors.iter().map(|e| json!({"reason": e.reason(), "message": e.body(), "field": e.path})).collect();
         let details = json!({"name": name, "group": group, "kind": kind, "causes": causes});
         Self { details, ..Self::new(Reason::Invalid, message) }
     }

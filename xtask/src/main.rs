@@ -1,2 +1,39 @@
-//! stub
-fn main() {}
+//! The project's own chores: `cargo xtask NAME`.
+
+mod examples;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// What there is to do.
+#[derive(Parser)]
+#[command(about = "The project's own chores")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+/// One file a task.
+#[derive(Subcommand)]
+enum Task {
+    /// Builds the components of examples/ from source.
+    Examples(examples::Args),
+    /// Checks what no compiler checks: lengths of functions and files, stray words, docs that name tests.
+    Tidy(tidy::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    if examples::is_linker() {
+        return examples::link();
+    }
+    match Cli::parse().task {
+        Task::Examples(args) => examples::run(&args),
+        Task::Tidy(args) => tidy::run(&args),
+    }
+}
+
+/// The project's top folder.
+fn project_root() -> std::path::PathBuf {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}

@@ -98,7 +98,12 @@ impl Cacher {
     }
 
     /// The newest version of one object. Consistent: it has every write acknowledged before the call.
-    pub async fn get(&self, _kind: &StorageKey, _namespace: &str, _name: &str) -> Result<Option<Arc<Entry>>, StoreError> {
+    pub async fn get(
+        &self,
+        _kind: &StorageKey,
+        _namespace: &str,
+        _name: &str,
+    ) -> Result<Option<Arc<Entry>>, StoreError> {
         Ok(None)
     }
 

@@ -116,7 +116,9 @@ pub enum StoreError {
     #[error("the datastore is unavailable: {0}")]
     Unavailable(String),
     /// The datastore's file was made by a newer version of skiff.
-    #[error("the datastore has schema {found}, this skiff knows up to {known}: use the newer skiff, or restore a snapshot")]
+    #[error(
+        "the datastore has schema {found}, this skiff knows up to {known}: use the newer skiff, or restore a snapshot"
+    )]
     NewerSchema {
         /// The file's schema.
         found: u32,
