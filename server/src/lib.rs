@@ -1,1 +1,4 @@
-//! stub
+//! The control plane put together.
+
+mod files;
+pub mod pki;
