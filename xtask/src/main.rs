@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask NAME`.
 
 mod examples;
+mod test;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +19,8 @@ struct Cli {
 enum Task {
     /// Builds the components of examples/ from source.
     Examples(examples::Args),
+    /// Installs what the tests need, and runs all of them.
+    Test(test::Args),
     /// Checks what no compiler checks: lengths of functions and files, stray words, docs that name tests.
     Tidy(tidy::Args),
 }
@@ -28,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     }
     match Cli::parse().task {
         Task::Examples(args) => examples::run(&args),
+        Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args),
     }
 }
