@@ -7,12 +7,14 @@
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
 //! - [`request`]: what a request asks for, parsed from and printed as a URL.
+//! - [`quantity`]: amounts of resources.
 //! - [`status`]: errors as Kubernetes words them.
 //! - [`selector`]: label and field selectors.
 //! - [`user`]: who asks.
 
 pub mod kinds;
 pub mod object;
+pub mod quantity;
 pub mod request;
 pub mod selector;
 pub mod status;
