@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_list_tells_only_the_differences() {
         let mut cache = Cache::default();
-        cache.add_index("uid", |map| map.metadata.uid.clone().into_iter().collect());
+        cache.add_index("uid", |map: &ConfigMap| map.metadata.uid.clone().into_iter().collect());
         for (revision, name) in [(1, "a"), (2, "b"), (3, "c")] {
             cache.upsert(revision, map(name, name));
         }
