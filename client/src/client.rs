@@ -35,21 +35,6 @@ pub fn resource_of<K: Resource>() -> GroupVersionResource {
     }
 }
 
-/// A request on a resource, with nothing but the verb and the resource set.
-pub fn request(verb: Verb, resource: GroupVersionResource) -> Request {
-    Request {
-        verb,
-        resource,
-        namespace: None,
-        name: None,
-        subresource: None,
-        subpath: None,
-        options: Options::default(),
-        content_type: ContentType::Json,
-        body: Bytes::new(),
-    }
-}
-
 /// One page of a list, typed.
 #[derive(Clone, Debug)]
 pub struct TypedList<K> {
@@ -266,13 +251,12 @@ fn on<K: Kind>(verb: Verb, namespace: &str, name: &str) -> Request {
 }
 
 fn on_object(verb: Verb, resource: &GroupVersionResource, namespace: &str, name: &str) -> Request {
-    let unless_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Request { namespace: unless_empty(namespace), name: unless_empty(name), ..request(verb, resource.clone()) }
+    Request::new(verb, resource.clone(), namespace, name)
 }
 
 /// A request on many objects.
 pub(crate) fn many(verb: Verb, resource: GroupVersionResource, namespace: Option<&str>, options: &Options) -> Request {
-    Request { namespace: namespace.map(str::to_owned), options: options.clone(), ..request(verb, resource) }
+    Request { options: options.clone(), ..Request::new(verb, resource, namespace.unwrap_or_default(), "") }
 }
 
 fn body<T: Serialize>(value: &T) -> Result<Bytes, ApiError> {

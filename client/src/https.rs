@@ -20,7 +20,7 @@ use skiff_api::{
     status::{ApiError, Reason},
 };
 
-use crate::{List, Transport, WatchStream, url::method_and_path};
+use crate::{List, Transport, WatchStream};
 use connection::Connection;
 use decode::Frames;
 pub use tls::{Identity, SetupError};
@@ -85,7 +85,7 @@ impl Https {
     }
 
     fn http_request(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, ApiError> {
-        let (method, path) = method_and_path(request);
+        let (method, path) = request.to_method_and_uri();
         let mut builder = http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.connection.base()))

@@ -15,7 +15,6 @@ pub mod https;
 pub mod informer;
 pub mod queue;
 pub mod recorder;
-pub mod url;
 
 use std::sync::Arc;
 
