@@ -1,6 +1,12 @@
 //! The project's own chores: `cargo xtask NAME`.
 
 mod examples;
+#[cfg(feature = "kinds")]
+mod kinds;
+#[cfg(feature = "kinds")]
+mod prose;
+#[cfg(feature = "kinds")]
+mod text;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +24,9 @@ struct Cli {
 enum Task {
     /// Builds the components of examples/ from source.
     Examples(examples::Args),
+    /// Writes api/data/ from the recorded facts on Kubernetes.
+    #[cfg(feature = "kinds")]
+    Kinds(kinds::Args),
     /// Checks what no compiler checks: lengths of functions and files, stray words, docs that name tests.
     Tidy(tidy::Args),
 }
@@ -28,6 +37,8 @@ fn main() -> anyhow::Result<()> {
     }
     match Cli::parse().task {
         Task::Examples(args) => examples::run(&args),
+        #[cfg(feature = "kinds")]
+        Task::Kinds(args) => kinds::run(&args),
         Task::Tidy(args) => tidy::run(&args),
     }
 }
