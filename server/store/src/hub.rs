@@ -71,7 +71,9 @@ pub(crate) struct Hub {
 enum Next {
     Events(Vec<Arc<Event>>),
     /// Read `(place, until]` from the history.
-    Older { until: Revision },
+    Older {
+        until: Revision,
+    },
     Wait,
     End,
 }
@@ -218,9 +220,14 @@ impl Hub {
     }
 
     /// The events after a revision.
-    pub(crate) fn watch(self: &Arc<Self>, after: Revision, history: Arc<dyn History>) -> Result<EventStream, StoreError> {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        after: Revision,
+        history: Arc<dyn History>,
+    ) -> Result<EventStream, StoreError> {
         self.state.lock().check(after)?;
-        let watcher = Watcher { changed: self.changed.subscribe(), hub: Arc::clone(self), history, place: after, ended: false };
+        let watcher =
+            Watcher { changed: self.changed.subscribe(), hub: Arc::clone(self), history, place: after, ended: false };
         Ok(stream::unfold(watcher, |mut watcher| async {
             let next = watcher.next().await?;
             Some((next, watcher))

@@ -24,7 +24,9 @@ mod tests {
 
     #[test]
     fn the_end_of_a_prefix_bounds_it() {
-        for (prefix, end) in [("/core/pods/", "/core/pods0"), ("a", "b"), ("a\u{10FFFF}", "b"), ("\u{D7FF}", "\u{E000}")] {
+        for (prefix, end) in
+            [("/core/pods/", "/core/pods0"), ("a", "b"), ("a\u{10FFFF}", "b"), ("\u{D7FF}", "\u{E000}")]
+        {
             assert_eq!(prefix_end(prefix), end);
         }
         assert!(prefix_end("") > "/zzz".to_owned());

@@ -42,7 +42,11 @@ impl MemoryStore {
     }
 
     /// The pairs of a prefix at a revision, undoing what came later.
-    fn pairs_at(&self, prefix: &str, asked: Option<Revision>) -> Result<(Revision, BTreeMap<String, KeyValue>), StoreError> {
+    fn pairs_at(
+        &self,
+        prefix: &str,
+        asked: Option<Revision>,
+    ) -> Result<(Revision, BTreeMap<String, KeyValue>), StoreError> {
         let current = self.current.lock();
         let revision = self.hub.view(asked, |_| false)?.revision;
         let from = (Bound::Included(prefix), Bound::Unbounded);

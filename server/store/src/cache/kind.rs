@@ -49,7 +49,12 @@ fn place_of(key: &str) -> Place<'_> {
 }
 
 /// The entry of a stored value. The key says where the object is, whatever its metadata says.
-pub(super) fn entry_of(key: &str, value: &[u8], revision: Revision, selectable: &[&'static str]) -> Result<Arc<Entry>, StoreError> {
+pub(super) fn entry_of(
+    key: &str,
+    value: &[u8],
+    revision: Revision,
+    selectable: &[&'static str],
+) -> Result<Arc<Entry>, StoreError> {
     let corrupt = |why: &dyn std::fmt::Display| StoreError::Corrupt(format!("{key}: {why}"));
     let entry = Entry::from_stored(value, revision, selectable).map_err(|error| corrupt(&error))?;
     let (namespace, name) = place_of(key);
@@ -214,6 +219,6 @@ pub(super) fn page(
         passed = index + 1;
     }
     let more = selected.next().is_some();
-    let counted = passed == page.len();
-    Page { revision, remaining: (counted || !more).then(|| if more { total - passed } else { 0 }), entries: page, more }
+    let remaining = (selection.selector.is_everything() || !more).then(|| if more { total - passed } else { 0 });
+    Page { revision, entries: page, remaining, more }
 }

@@ -135,9 +135,11 @@ impl Sorted {
 
     /// The entries from a position on.
     pub(super) fn from(&self, position: Position) -> impl Iterator<Item = &Arc<Entry>> {
-        let (first, rest) = self.chunks.get(position.chunk..).and_then(<[_]>::split_first).map_or((&[][..], &[][..]), |(f, r)| {
-            (f.get(position.offset..).unwrap_or_default(), r)
-        });
+        let (first, rest) = self
+            .chunks
+            .get(position.chunk..)
+            .and_then(<[_]>::split_first)
+            .map_or((&[][..], &[][..]), |(f, r)| (f.get(position.offset..).unwrap_or_default(), r));
         first.iter().chain(rest.iter().flat_map(|chunk| chunk.iter()))
     }
 }
