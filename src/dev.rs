@@ -100,7 +100,10 @@ fn greet(cluster: &Cluster, ready_after: Duration, args: &Args) {
     let version = env!("CARGO_PKG_VERSION");
     println!("skiff {version} is up: Kubernetes {}", skiff_server::KUBERNETES_VERSION);
     println!("  API server   {}   after {} ms", cluster.url, cluster.server_ready_after.as_millis());
-    println!("  node         {node}, Ready after {} ms, runs Wasm pods (runtimeClassName: wasm)", ready_after.as_millis());
+    println!(
+        "  node         {node}, Ready after {} ms, runs Wasm pods (runtimeClassName: wasm)",
+        ready_after.as_millis()
+    );
     println!("  data         {}", cluster.data_dir.display());
     println!("  kubeconfig   {}", cluster.kubeconfig.display());
     println!();

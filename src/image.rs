@@ -46,7 +46,8 @@ pub fn run(args: Args) -> Result<()> {
     let store = Store::open(&root).with_context(|| format!("opening the image store of {}", data_dir.display()))?;
     match args.command {
         Command::Import { file, name } => {
-            let imported = store.import(&file, name.as_deref()).with_context(|| format!("importing {}", file.display()))?;
+            let imported =
+                store.import(&file, name.as_deref()).with_context(|| format!("importing {}", file.display()))?;
             for image in imported.images {
                 println!("{} {}", image.reference, image.manifest);
             }

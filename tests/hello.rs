@@ -104,12 +104,21 @@ fn shows(cluster: &Cluster, kubectl: &str) {
             assert!(printed.contains(word), "kubectl {kubectl} {args:?} does not say {word:?}:\n{printed}");
         }
     };
-    says(&["get", "nodes,pods", "-A", "-o", "wide"], &["node/test-node", "Ready", "INTERNAL-IP", "pod/hello-", "1/1", "Running"]);
+    says(
+        &["get", "nodes,pods", "-A", "-o", "wide"],
+        &["node/test-node", "Ready", "INTERNAL-IP", "pod/hello-", "1/1", "Running"],
+    );
     says(&["get", "pods", "-o", "yaml"], &["runtimeClassName: wasm", "phase: Running", "podIP: 127."]);
-    says(&["get", "deploy,rs,svc,endpoints,endpointslices"], &["deployment.apps/hello", "3/3", "service/hello", ":8080"]);
+    says(
+        &["get", "deploy,rs,svc,endpoints,endpointslices"],
+        &["deployment.apps/hello", "3/3", "service/hello", ":8080"],
+    );
     let pod = pod_names(cluster).pop_first().expect("a pod");
     says(&["describe", "pod", &pod], &["Node:", "test-node", "State:", "Running", "Scheduled", "Started"]);
-    says(&["describe", "node", "test-node"], &["Capacity:", "Conditions:", "KubeletReady", "Non-terminated Pods:", &pod]);
+    says(
+        &["describe", "node", "test-node"],
+        &["Capacity:", "Conditions:", "KubeletReady", "Non-terminated Pods:", &pod],
+    );
     says(&["describe", "deployment", "hello"], &["3 desired", "3 available", "ScalingReplicaSet", "RollingUpdate"]);
     says(&["explain", "pod.spec"], &["FIELDS:", "containers", "DESCRIPTION:", "runtimeClassName"]);
     says(&["explain", "deployment.spec.strategy"], &["rollingUpdate", "maxSurge", "maxUnavailable"][..1].as_ref());
@@ -142,20 +151,33 @@ fn watches(cluster: &Cluster, kubectl: &str) {
 fn patches_of_every_kind_and_their_errors() {
     let cluster = Cluster::start(2);
     cluster.kubectl(&["apply", "-f", &hello_yaml()]);
-    let patch = |kind: &str, patch: &str| cluster.kubectl(&["patch", "deployment", "hello", "--type", kind, "-p", patch]);
-    patch("strategic", r#"{"spec":{"template":{"spec":{"containers":[{"name":"hello","env":[{"name":"GREETING","value":"Hi"}]}]}}}}"#);
+    let patch =
+        |kind: &str, patch: &str| cluster.kubectl(&["patch", "deployment", "hello", "--type", kind, "-p", patch]);
+    patch(
+        "strategic",
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"hello","env":[{"name":"GREETING","value":"Hi"}]}]}}}}"#,
+    );
     let deployment = cluster.get(&["deployment", "hello"]);
     let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
     assert_eq!(env.as_array().map(Vec::len), Some(2), "the other variable stays: {env}");
     patch("merge", r#"{"metadata":{"labels":{"by":"merge"}}}"#);
-    patch("json", r#"[{"op":"add","path":"/metadata/labels/json","value":"yes"},{"op":"remove","path":"/metadata/labels/by"}]"#);
+    patch(
+        "json",
+        r#"[{"op":"add","path":"/metadata/labels/json","value":"yes"},{"op":"remove","path":"/metadata/labels/by"}]"#,
+    );
     let labels = cluster.get(&["deployment", "hello"])["metadata"]["labels"].clone();
     assert_eq!(labels["json"], "yes");
     assert!(labels["by"].is_null());
 
     let refused = cluster.kubectl_fails(&["patch", "deployment", "hello", "-p", r#"{"spec":{"replicas":-1}}"#]);
     assert!(refused.contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"), "{refused}");
-    let refused = cluster.kubectl_fails(&["patch", "deployment", "hello", "-p", r#"{"spec":{"selector":{"matchLabels":{"app":"x"}}}}"#]);
+    let refused = cluster.kubectl_fails(&[
+        "patch",
+        "deployment",
+        "hello",
+        "-p",
+        r#"{"spec":{"selector":{"matchLabels":{"app":"x"}}}}"#,
+    ]);
     assert!(refused.contains("is immutable"), "{refused}");
     let refused = cluster.kubectl_fails(&["scale", "deployment/none", "--replicas=2"]);
     assert!(refused.contains(r#"deployments.apps "none" not found"#), "{refused}");

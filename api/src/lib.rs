@@ -4,16 +4,21 @@
 //! The server's registry, the client and the agent are shells around it.
 //!
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
+//! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
 //! - [`request`]: what a request asks for, parsed from and printed as a URL.
+//! - [`quantity`]: amounts of resources.
 //! - [`status`]: errors as Kubernetes words them.
 //! - [`selector`]: label and field selectors.
 //! - [`user`]: who asks.
 
+mod data;
 pub mod kinds;
 pub mod object;
+pub mod quantity;
 pub mod request;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod user;

@@ -267,6 +267,21 @@ impl ApiError {
         Self::new(Reason::Expired, message)
     }
 
+    /// Whether there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        self.reason == Reason::NotFound
+    }
+
+    /// Whether the object was changed since it was read.
+    pub fn is_conflict(&self) -> bool {
+        self.reason == Reason::Conflict
+    }
+
+    /// Whether an object of the name is there already.
+    pub fn is_already_exists(&self) -> bool {
+        self.reason == Reason::AlreadyExists
+    }
+
     /// The error as a `v1` `Status` object.
     pub fn to_status(&self) -> Value {
         let mut status = json!({

@@ -2,8 +2,26 @@
 //!
 //! One [`Transport`] trait, two implementations: in process (the API server's own, objects are shared and not
 //! re-encoded) and HTTPS. Nobody above the trait knows which one it has.
+//!
+//! - [`Client`]: the typed API above a transport, and the untyped one for kinds known only at run time.
+//! - [`https`]: the transport over HTTP/2 and TLS.
+//! - [`informer`]: a kind's objects in memory, kept current by list and watch, with changes to subscribe to.
+//! - [`queue`]: the work queue of a controller.
+//! - [`recorder`]: `Event`s that say what a component did.
+
+pub mod backoff;
+pub mod client;
+pub mod https;
+pub mod informer;
+pub mod queue;
+pub mod recorder;
 
 use std::sync::Arc;
+
+pub use client::{Client, Kind, TypedEvent, TypedList};
+pub use informer::{Change, Informer, Informers, Key};
+pub use queue::Queue;
+pub use recorder::{EventRecorder, EventType};
 
 use async_trait::async_trait;
 use bytes::Bytes;

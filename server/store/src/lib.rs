@@ -1,12 +1,32 @@
 //! Where a cluster's state is kept: one trait, several implementations, one suite that all of them pass, and the
 //! watch cache above.
+//!
+//! - [`Store`]: keys and values with revisions; every write is one compare-and-swap.
+//! - [`SqliteStore`]: one file, one writer thread with group commit.
+//! - [`MemoryStore`]: the same semantics without a file, for tests and throw-away clusters.
+//! - [`cache`]: every object in memory as encoded bytes; what the API server reads and watches.
+//!
+//! # Revisions
+//!
+//! Revision `R` names the state after the write `R`. A range at `R` and a watch after `R` need the history since
+//! `R`: they are answered while `R` is not below the compacted revision, and refused with
+//! [`StoreError::Compacted`] after that. A write of [`Durability::Heartbeat`] has its revision, is seen by every
+//! read and watch at once, and reaches the disk some seconds later, never after a later write: what is on disk is
+//! always a whole prefix of the history. See [`sqlite`] for what a power loss does to the rest.
 
 pub mod cache;
+mod hub;
+mod keys;
+mod memory;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use skiff_api::kinds::Durability;
+
+pub use memory::MemoryStore;
 
 /// A revision: one growing sequence for the whole store. 0 is before the first write.
 pub type Revision = u64;
@@ -64,6 +84,8 @@ pub struct RangeOptions {
     pub limit: usize,
     /// Only keys after this one.
     pub start_after: Option<String>,
+    /// Whether to count the keys that follow after the last item, which costs a scan of them.
+    pub count: bool,
 }
 
 /// The answer to a range.
@@ -73,12 +95,14 @@ pub struct Range {
     pub revision: Revision,
     /// The pairs, in key order.
     pub items: Vec<KeyValue>,
-    /// How many further keys of the prefix follow after the last item.
-    pub remaining: usize,
+    /// Whether further keys of the prefix follow after the last item.
+    pub more: bool,
+    /// How many follow, where it was asked for.
+    pub remaining: Option<usize>,
 }
 
 /// One committed change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The key.
     pub key: String,
@@ -91,7 +115,7 @@ pub struct Event {
 }
 
 /// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The revision asked for is no longer kept.
     #[error("revision {asked} has been compacted, the oldest kept is {oldest}")]
@@ -130,8 +154,9 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-/// Every committed change from a revision on, in order, without gaps, in batches as they were committed.
-pub type EventStream = BoxStream<'static, Result<Vec<Event>, StoreError>>;
+/// Every committed change from a revision on, in order, without gaps, in batches. Ends after an error, or when the
+/// store is closed.
+pub type EventStream = BoxStream<'static, Result<Vec<Arc<Event>>, StoreError>>;
 
 /// A store of keys and values with revisions.
 #[async_trait]
@@ -148,7 +173,8 @@ pub trait Store: Send + Sync + 'static {
     /// Every change with a revision greater than `after`.
     async fn watch(&self, after: Revision) -> Result<EventStream, StoreError>;
 
-    /// Forgets all history before a revision; current values stay.
+    /// Forgets all history before a revision; current values stay. A revision that is older than the oldest kept
+    /// is no error; one that does not exist yet is.
     async fn compact(&self, before: Revision) -> Result<(), StoreError>;
 
     /// The newest committed revision.
@@ -160,6 +186,12 @@ pub trait Store: Send + Sync + 'static {
     /// Fails where a write would fail for reasons of the store's own.
     async fn health(&self) -> Result<(), StoreError>;
 
-    /// Brings everything acknowledged to disk and ends.
+    /// Whether every write goes through this value, so that what it has published is all there is. Where others
+    /// write too (etcd), a consistent read of the cache asks [`Store::revision`] first and waits for it.
+    fn sole_writer(&self) -> bool {
+        true
+    }
+
+    /// Brings everything acknowledged to disk and ends; watches end.
     async fn close(&self) -> Result<(), StoreError>;
 }

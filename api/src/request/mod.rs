@@ -1,7 +1,18 @@
 //! What a request asks for: parsed from a URL by the server, printed as one by the HTTPS client, and handed over
 //! as it is by the in-process client.
+//!
+//! The rules by which a URL becomes a request are those of Kubernetes' `RequestInfo`. [`Request::parse`] reads
+//! what [`Request::to_method_and_uri`] prints.
+
+mod build;
+mod path;
+mod query;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
+
+pub use path::Parsed;
 
 /// What is to be done, in the words that RBAC uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,13 +141,14 @@ pub struct Request {
     pub verb: Verb,
     /// On which resource.
     pub resource: GroupVersionResource,
-    /// In which namespace; `None` for cluster-scoped objects and for all namespaces.
+    /// In which namespace; `None` for cluster-scoped objects (a Namespace too) and for all namespaces.
     pub namespace: Option<String>,
-    /// On which object.
+    /// On which object. Of a list or watch: the one that its field selector pins (`metadata.name=x`), which is what
+    /// authorization goes by.
     pub name: Option<String>,
     /// On which subresource.
     pub subresource: Option<String>,
-    /// The rest of the path after a `proxy` subresource, without its leading slash.
+    /// The rest of the path after a `proxy` subresource, without its leading slash and still percent-encoded.
     pub subpath: Option<String>,
     /// The query.
     pub options: Options,
@@ -144,4 +156,13 @@ pub struct Request {
     pub content_type: ContentType,
     /// The body; for a delete the `DeleteOptions`, or empty.
     pub body: Bytes,
+}
+
+impl Request {
+    /// The namespace that authorization goes by: a Namespace is in the namespace that it is.
+    pub fn authorization_namespace(&self) -> &str {
+        let is_namespace = self.resource.group.is_empty() && self.resource.resource == "namespaces";
+        let namespace = if is_namespace { &self.name } else { &self.namespace };
+        namespace.as_deref().unwrap_or_default()
+    }
 }
