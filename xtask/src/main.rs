@@ -1,16 +1,13 @@
 //! The project's own chores: `cargo xtask NAME`.
 
 mod examples;
-<<<<<<< HEAD
-mod test;
-=======
 #[cfg(feature = "kinds")]
 mod kinds;
 #[cfg(feature = "kinds")]
 mod prose;
+mod test;
 #[cfg(feature = "kinds")]
 mod text;
->>>>>>> main
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -28,14 +25,11 @@ struct Cli {
 enum Task {
     /// Builds the components of examples/ from source.
     Examples(examples::Args),
-<<<<<<< HEAD
-    /// Installs what the tests need, and runs all of them.
-    Test(test::Args),
-=======
     /// Writes api/data/ from the recorded facts on Kubernetes.
     #[cfg(feature = "kinds")]
     Kinds(kinds::Args),
->>>>>>> main
+    /// Installs what the tests need, and runs all of them.
+    Test(test::Args),
     /// Checks what no compiler checks: lengths of functions and files, stray words, docs that name tests.
     Tidy(tidy::Args),
 }
@@ -46,12 +40,9 @@ fn main() -> anyhow::Result<()> {
     }
     match Cli::parse().task {
         Task::Examples(args) => examples::run(&args),
-<<<<<<< HEAD
-        Task::Test(args) => test::run(&args),
-=======
         #[cfg(feature = "kinds")]
         Task::Kinds(args) => kinds::run(&args),
->>>>>>> main
+        Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args),
     }
 }
