@@ -5,12 +5,7 @@ use std::sync::Arc;
 use skiff_api::user::UserInfo;
 use skiff_apiserver::{
     authz::Authorizer,
-    front::{
-        authn::token::StaticTokens,
-        catalog::Builtin,
-        connect::dial::NetDial,
-        version::Version,
-    },
+    front::{authn::token::StaticTokens, catalog::Builtin, connect::dial::NetDial, version::Version},
     registry::{Dispatch, Registry},
     server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
 };

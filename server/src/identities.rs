@@ -18,13 +18,8 @@ use crate::{
 };
 
 /// The names by which pods reach the API server.
-const SERVICE_NAMES: [&str; 5] = [
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-    "kubernetes.default.svc.cluster.local",
-    "localhost",
-];
+const SERVICE_NAMES: [&str; 5] =
+    ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
 
 /// What the control plane shows of itself.
 pub(crate) struct Identities {

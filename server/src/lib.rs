@@ -187,8 +187,11 @@ impl Server {
     /// Writes the administrator's kubeconfig, for the owner alone; a file that says the same already is left alone.
     pub fn write_kubeconfig(&self, path: &Path) -> Result<(), ServerError> {
         let text = kubeconfig::render(&self.url, self.pki.server_ca(), &self.identities.admin);
-        files::write_private_if_changed(path, text.as_bytes())
-            .map_err(|source| ServerError::File { action: "writing", path: path.to_owned(), source })
+        files::write_private_if_changed(path, text.as_bytes()).map_err(|source| ServerError::File {
+            action: "writing",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Applies a manifest of one or more YAML documents as the administrator, server-side; gives `kind/name` of each.
@@ -245,9 +248,10 @@ fn registry_config(config: &Config) -> Result<RegistryConfig, ServerError> {
         value: value.to_owned(),
         problem: problem.to_owned(),
     };
-    let service_cidr = config.service_cidr.parse().map_err(|_| {
-        setting("service-cidr", &config.service_cidr, "it must be an IPv4 range such as 10.43.0.0/16")
-    })?;
+    let service_cidr = config
+        .service_cidr
+        .parse()
+        .map_err(|_| setting("service-cidr", &config.service_cidr, "it must be an IPv4 range such as 10.43.0.0/16"))?;
     let ports = config.node_port_range.split_once('-').and_then(|(first, last)| {
         let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         (first > 0 && first <= last).then_some(first..=last)

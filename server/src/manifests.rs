@@ -91,11 +91,7 @@ fn apply_request(def: &ResourceDef, object: &Object) -> Request {
         name: Some(object.name().to_owned()),
         subresource: None,
         subpath: None,
-        options: Options {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            force: Some(true),
-            ..Options::default()
-        },
+        options: Options { field_manager: Some(FIELD_MANAGER.to_owned()), force: Some(true), ..Options::default() },
         content_type: ContentType::ApplyPatch,
         body: object.to_vec().into(),
     }

@@ -1,5 +1,6 @@
 //! The project's own chores: `cargo xtask NAME`.
 
+mod bench;
 mod examples;
 #[cfg(feature = "kinds")]
 mod kinds;
@@ -23,6 +24,8 @@ struct Cli {
 /// One file a task.
 #[derive(Subcommand)]
 enum Task {
+    /// Measures what skiff promises, on a release build.
+    Bench(bench::Args),
     /// Builds the components of examples/ from source.
     Examples(examples::Args),
     /// Writes api/data/ from the recorded facts on Kubernetes.
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         return examples::link();
     }
     match Cli::parse().task {
+        Task::Bench(args) => bench::run(&args),
         Task::Examples(args) => examples::run(&args),
         #[cfg(feature = "kinds")]
         Task::Kinds(args) => kinds::run(&args),
