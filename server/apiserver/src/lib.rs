@@ -9,4 +9,9 @@
 //! - `local.rs`: the in-process transport.
 
 pub mod authz;
+pub mod front;
+pub mod local;
 pub mod registry;
+pub mod server;
+
+pub use server::{ApiServer, ApiServerParts, Config};

@@ -1,0 +1,66 @@
+//! Bearer tokens.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
+use skiff_api::user::UserInfo;
+
+/// Knows whose a token is.
+#[async_trait]
+pub trait TokenAuthenticator: Send + Sync + 'static {
+    /// The token's user; `None` for a token that is not of this kind; an error for one that is and is not valid.
+    async fn authenticate(&self, token: &str) -> Result<Option<UserInfo>, TokenError>;
+}
+
+/// A token is not valid. Clients are told 401 alone; this is for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid token: {0}")]
+pub struct TokenError(pub String);
+
+/// Tokens that are known beforehand. Kept as digests, so that looking one up takes the same time whatever it
+/// has in common with a valid one.
+#[derive(Default)]
+pub struct StaticTokens {
+    users: HashMap<[u8; 32], UserInfo>,
+}
+
+impl StaticTokens {
+    /// No tokens.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more token.
+    #[must_use]
+    pub fn with(mut self, token: &str, user: UserInfo) -> Self {
+        self.users.insert(Sha256::digest(token).into(), user);
+        self
+    }
+}
+
+#[async_trait]
+impl TokenAuthenticator for StaticTokens {
+    async fn authenticate(&self, token: &str) -> Result<Option<UserInfo>, TokenError> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        Ok(self.users.get(&digest).cloned())
+    }
+}
+
+/// Several kinds of tokens: the first that knows the token says whose it is.
+pub struct AnyOf(pub Vec<std::sync::Arc<dyn TokenAuthenticator>>);
+
+#[async_trait]
+impl TokenAuthenticator for AnyOf {
+    async fn authenticate(&self, token: &str) -> Result<Option<UserInfo>, TokenError> {
+        let mut refused = None;
+        for authenticator in &self.0 {
+            match authenticator.authenticate(token).await {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) => refused = Some(error),
+            }
+        }
+        refused.map_or(Ok(None), Err)
+    }
+}

@@ -1,0 +1,177 @@
+//! Connections to nodes, pods and Service endpoints.
+
+use std::{net::IpAddr, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::front::limits::CONNECT_TIMEOUT;
+
+/// How a connection is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// The node's own API: its certificate is verified, ours is shown.
+    Node,
+    /// TLS to a pod or Service whose certificate nobody vouches for (`https:NAME` in a proxy path, as in Kubernetes).
+    Unverified,
+    /// None.
+    Plain,
+}
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// An IP address, or a host name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// How.
+    pub security: Security,
+}
+
+impl Endpoint {
+    /// `host:port` as a URL has it.
+    pub fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.security == Security::Plain { "http" } else { "https" }
+    }
+}
+
+/// A connection's bytes.
+pub trait Bytestream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Bytestream for T {}
+
+/// Opens connections.
+#[async_trait]
+pub trait Dial: Send + Sync + 'static {
+    /// A connection, within the connect timeout.
+    async fn dial(&self, endpoint: &Endpoint) -> std::io::Result<Box<dyn Bytestream>>;
+}
+
+/// The API server's identity towards nodes.
+pub struct NodeClientMaterial {
+    /// The client certificate (`system:kube-apiserver`...), then its intermediates.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+    /// Who signs the nodes' serving certificates.
+    pub node_cas: Vec<CertificateDer<'static>>,
+}
+
+/// Connects by TCP and TLS.
+pub struct NetDial {
+    node: RwLock<Arc<ClientConfig>>,
+    unverified: Arc<ClientConfig>,
+}
+
+impl NetDial {
+    /// With this identity towards nodes.
+    pub fn new(material: NodeClientMaterial) -> Result<Self, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let unverified = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_no_client_auth();
+        Ok(Self { node: RwLock::new(node_config(material)?), unverified: Arc::new(unverified) })
+    }
+
+    /// Uses another identity from now on.
+    pub fn replace(&self, material: NodeClientMaterial) -> Result<(), Error> {
+        let next = node_config(material)?;
+        *self.node.write() = next;
+        Ok(())
+    }
+}
+
+fn node_config(material: NodeClientMaterial) -> Result<Arc<ClientConfig>, Error> {
+    let mut roots = RootCertStore::empty();
+    for ca in material.node_cas {
+        roots.add(ca)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(material.chain, material.key)?;
+    Ok(Arc::new(config))
+}
+
+#[async_trait]
+impl Dial for NetDial {
+    async fn dial(&self, endpoint: &Endpoint) -> std::io::Result<Box<dyn Bytestream>> {
+        let config = match endpoint.security {
+            Security::Plain => None,
+            Security::Node => Some(Arc::clone(&self.node.read())),
+            Security::Unverified => Some(Arc::clone(&self.unverified)),
+        };
+        let connecting = async {
+            let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+            drop(stream.set_nodelay(true));
+            let Some(config) = config else { return Ok(Box::new(stream) as Box<dyn Bytestream>) };
+            let name = ServerName::try_from(endpoint.host.clone()).map_err(std::io::Error::other)?;
+            let stream = TlsConnector::from(config).connect(name, stream).await?;
+            Ok(Box::new(stream) as Box<dyn Bytestream>)
+        };
+        timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+    }
+}
+
+/// Takes any certificate, but only with its key.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,177 @@
+//! Requests on resources: the body within limits, the registry, the answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use hyper::body::{Body as HttpBody, Incoming};
+use skiff_api::{
+    kinds::ResourceDef,
+    request::{ContentType, Request, Verb},
+    status::{ApiError, Reason},
+    user::UserInfo,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    Call, Front, access,
+    answer::{self, Context},
+    body::{self, Body},
+    connect,
+    limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT, SMALL_BODY_BYTES},
+    metrics::{Label, Running},
+    negotiate::{RESOURCE_OFFER, WATCH_OFFER, negotiate},
+    respond::{Reply, add_warnings, reply},
+    timed_out, watch,
+};
+use crate::registry::{Answer, Answered};
+
+/// Answers a request on a resource.
+pub async fn answer(
+    front: &Front,
+    user: &Arc<UserInfo>,
+    call: &mut Call,
+    request: Request,
+    body: Incoming,
+) -> Result<Reply, ApiError> {
+    let def = front.catalog.resource(&request.resource);
+    let connects = connect::is_connect(&request);
+    call.label = Label::resource(&request, def.as_deref(), connects);
+    if connects {
+        return connect::answer(front, user, call, request, body).await;
+    }
+    if request.verb == Verb::Watch {
+        return watch_reply(front, user, call, request, def).await;
+    }
+    let _turn = front.turn(user).await?;
+    let answering = once(front, user, call, request, def, body);
+    tokio::time::timeout(REQUEST_TIMEOUT, answering).await.map_err(|_| timed_out())?
+}
+
+async fn once(
+    front: &Front,
+    user: &Arc<UserInfo>,
+    call: &Call,
+    mut request: Request,
+    def: Option<Arc<ResourceDef>>,
+    body: Incoming,
+) -> Result<Reply, ApiError> {
+    let headers = &call.parts.headers;
+    let form = negotiate(headers, call.parts.uri.query(), RESOURCE_OFFER)?;
+    let context = Context::new(&request, def, form);
+    if request.verb == Verb::Get || request.verb == Verb::List {
+        let answered = front.dispatch.dispatch(user, request).await?;
+        return answer::encode(answered, &context);
+    }
+    let _room = room(front, user, &request, &body).await?;
+    request.body = body::read(body).await?;
+    request.content_type = content_type(headers, &request)?;
+    let answered = write(front, Arc::clone(user), request).await?;
+    answer::encode(answered, &context)
+}
+
+/// A write that has begun is brought to its end, whether or not its client stays: half a write is nobody's wish.
+async fn write(front: &Front, user: Arc<UserInfo>, request: Request) -> Result<Answered, ApiError> {
+    let dispatch = Arc::clone(&front.dispatch);
+    let task = tokio::spawn(async move { dispatch.dispatch(&user, request).await });
+    task.await.map_err(|error| {
+        tracing::error!(%error, "a write's handler panicked");
+        ApiError::internal("the request could not be handled")
+    })?
+}
+
+/// Room for a body that is not small. Nobody may have it who may not make the request.
+async fn room(
+    front: &Front,
+    user: &UserInfo,
+    request: &Request,
+    body: &Incoming,
+) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    let size = body.size_hint().exact().unwrap_or(MAX_BODY_BYTES as u64);
+    if size <= SMALL_BODY_BYTES as u64 {
+        return Ok(None);
+    }
+    if size > MAX_BODY_BYTES as u64 {
+        return Err(body::too_large());
+    }
+    access::check(&*front.authorizer, access::attributes(user, request.verb.as_str(), request))?;
+    let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
+    let permit = Arc::clone(&front.slots.bodies_kib).acquire_many_owned(kib).await;
+    permit.map(Some).map_err(ApiError::internal)
+}
+
+/// The form of a body from its `Content-Type`; 415 where the verb does not take it.
+fn content_type(headers: &HeaderMap, request: &Request) -> Result<ContentType, ApiError> {
+    use ContentType::{ApplyPatch, Json, JsonPatch, MergePatch, StrategicMergePatch, Yaml};
+    let accepted: &[ContentType] = match request.verb {
+        Verb::Patch => &[JsonPatch, MergePatch, StrategicMergePatch, ApplyPatch],
+        _ => &[Json, Yaml],
+    };
+    let given = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let media = given.map(|value| value.split(';').next().unwrap_or_default().trim());
+    let form = match media {
+        None | Some("" | "*/*") if request.verb != Verb::Patch => Some(Json),
+        None => None,
+        Some(word) => ContentType::parse(word),
+    };
+    if let Some(form) = form.filter(|form| accepted.contains(form)) {
+        return Ok(form);
+    }
+    // A delete without a body may say what it likes about it.
+    if request.body.is_empty() && request.verb != Verb::Patch {
+        return Ok(Json);
+    }
+    let names: Vec<&str> = accepted.iter().map(|form| form.as_str()).collect();
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        names.join(", ")
+    );
+    Err(ApiError::new(Reason::UnsupportedMediaType, message))
+}
+
+async fn watch_reply(
+    front: &Front,
+    user: &UserInfo,
+    call: &Call,
+    request: Request,
+    def: Option<Arc<ResourceDef>>,
+) -> Result<Reply, ApiError> {
+    let form = negotiate(&call.parts.headers, call.parts.uri.query(), WATCH_OFFER)?;
+    let context = Context::new(&request, def, form);
+    let turn = front.long_running_turn()?;
+    let running = front.metrics.running(&call.label);
+    #[allow(clippy::cast_possible_truncation, reason = "any 64 of the random bits")]
+    let lasts = watch::duration(request.options.timeout_seconds, uuid::Uuid::new_v4().as_u128() as u64);
+    let beginning = tokio::time::timeout(REQUEST_TIMEOUT, front.dispatch.dispatch(user, request));
+    let Answered { answer, warnings } = beginning.await.map_err(|_| timed_out())??;
+    let events = match answer {
+        Answer::Watch(events) => events,
+        other => return answer::encode(Answered { answer: other, warnings }, &context),
+    };
+    let frames = watch::Frames::new(events, context, lasts, front.shutdown().clone());
+    let held = Held { inner: frames, _turn: turn, _running: running };
+    let mut reply = reply(200, "application/json", Body::Stream(Box::pin(held)));
+    add_warnings(reply.headers_mut(), &warnings);
+    Ok(reply)
+}
+
+/// A stream with what it holds of the server's limits.
+pub struct Held<S> {
+    /// The stream.
+    pub inner: S,
+    /// Its place among the long-running requests.
+    pub _turn: OwnedSemaphorePermit,
+    /// Its place in the metrics.
+    pub _running: Running,
+}
+
+impl<S: futures::Stream<Item = std::io::Result<Bytes>> + Unpin> futures::Stream for Held<S> {
+    type Item = S::Item;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::pin::Pin::new(&mut self.inner).poll_next(cx)
+    }
+}

@@ -1,0 +1,113 @@
+//! The API server, put together: the registry behind the HTTPS front and the in-process transport.
+
+use std::{io, sync::Arc};
+
+use skiff_api::user::UserInfo;
+use skiff_client::Transport;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    authz::Authorizer,
+    front::{
+        Front, FrontParts,
+        authn::{Authenticator, token::TokenAuthenticator},
+        catalog::Catalog,
+        connect::{Connector, dial::Dial},
+        health::{CheckScope, Health},
+        listen,
+        metrics::Metrics,
+        tls::ServingTls,
+        version::Version,
+    },
+    local::Local,
+    registry::Dispatch,
+};
+
+/// What the API server is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether requests without credentials are let in as `system:anonymous`.
+    pub anonymous_auth: bool,
+    /// What `/version` says.
+    pub version: Version,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { anonymous_auth: true, version: Version::default() }
+    }
+}
+
+/// What the API server is made of.
+pub struct ApiServerParts {
+    /// The registry.
+    pub dispatch: Arc<dyn Dispatch>,
+    /// May they.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Whose a token is.
+    pub tokens: Arc<dyn TokenAuthenticator>,
+    /// Kinds and their documents.
+    pub catalog: Arc<dyn Catalog>,
+    /// The way to nodes and pods.
+    pub dial: Arc<dyn Dial>,
+}
+
+/// The API server.
+pub struct ApiServer {
+    front: Arc<Front>,
+    dispatch: Arc<dyn Dispatch>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+impl ApiServer {
+    /// An API server of these parts. Nothing listens until [`ApiServer::serve`].
+    pub fn new(config: Config, parts: ApiServerParts) -> Self {
+        let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::default()));
+        let front = Front::new(FrontParts {
+            dispatch: Arc::clone(&parts.dispatch),
+            authorizer: parts.authorizer,
+            authenticator: Authenticator::new(parts.tokens, config.anonymous_auth),
+            catalog: parts.catalog,
+            connector: Connector { dial: parts.dial },
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            version: config.version,
+        });
+        let ending = front.shutdown().clone();
+        let serving = move || -> futures::future::BoxFuture<'static, Result<(), String>> {
+            let ended = ending.is_cancelled();
+            Box::pin(async move { if ended { Err("process is shutting down".to_owned()) } else { Ok(()) } })
+        };
+        health.add("shutdown", CheckScope::Ready, Arc::new(serving));
+        Self { front, dispatch: parts.dispatch, health, metrics }
+    }
+
+    /// Serves HTTPS until cancelled. Then nothing more is accepted, watches end, requests may finish within the
+    /// grace period, and the call returns; it never takes as long as a second. To listen on several addresses, call
+    /// it for each, with one token.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<ServingTls>,
+        cancel: CancellationToken,
+    ) -> io::Result<()> {
+        listen::serve(Arc::clone(&self.front), listener, tls, cancel).await
+    }
+
+    /// A client in this process that asks as `user`.
+    pub fn local(&self, user: UserInfo) -> Arc<dyn Transport> {
+        Arc::new(Local::new(Arc::clone(&self.dispatch), user))
+    }
+
+    /// Where the other rooms register what must be well or done before the server is ready.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Where the other rooms add their metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
