@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask NAME`.
 
 mod bench;
+mod dist;
 mod examples;
 #[cfg(feature = "kinds")]
 mod kinds;
@@ -26,6 +27,8 @@ struct Cli {
 enum Task {
     /// Measures what skiff promises, on a release build.
     Bench(bench::Args),
+    /// Builds the binaries that are installed.
+    Dist(dist::Args),
     /// Builds the components of examples/ from source.
     Examples(examples::Args),
     /// Writes api/data/ from the recorded facts on Kubernetes.
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
     }
     match Cli::parse().task {
         Task::Bench(args) => bench::run(&args),
+        Task::Dist(args) => dist::run(&args),
         Task::Examples(args) => examples::run(&args),
         #[cfg(feature = "kinds")]
         Task::Kinds(args) => kinds::run(&args),

@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::json;
 use skiff_api::request::{ContentType, Options};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use skiff_client::client::{Client, TypedEvent};
 
 use super::{
