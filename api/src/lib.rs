@@ -4,6 +4,7 @@
 //! The server's registry, the client and the agent are shells around it.
 //!
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
+//! - [`decode`]: from the body of a request to an object.
 //! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
@@ -15,6 +16,7 @@
 //! - [`user`]: who asks.
 
 mod data;
+pub mod decode;
 pub mod kinds;
 pub mod object;
 pub mod patch;
