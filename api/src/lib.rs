@@ -9,6 +9,7 @@
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
 //! - [`request`]: what a request asks for, parsed from and printed as a URL.
+//! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`quantity`]: amounts of resources.
 //! - [`status`]: errors as Kubernetes words them.
 //! - [`selector`]: label and field selectors.
@@ -18,6 +19,7 @@ mod data;
 pub mod decode;
 pub mod kinds;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod request;
 pub mod schema;
