@@ -5,6 +5,8 @@
 //!
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
 //! - [`decode`]: from the body of a request to an object.
+//! - [`defaults`]: the values of fields that a client leaves out.
+//! - [`discovery`]: what `/api` and `/apis` answer.
 //! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
@@ -17,6 +19,8 @@
 
 mod data;
 pub mod decode;
+pub mod defaults;
+pub mod discovery;
 pub mod kinds;
 pub mod object;
 pub mod patch;
