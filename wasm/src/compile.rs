@@ -207,8 +207,7 @@ fn as_component(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
             )?
             .encode()
     };
-    adapt()
-        .map_err(|error| CompileError::Invalid(format!("a core module that is not one of WASI preview 1: {error:#}")))
+    adapt().map_err(|error| CompileError::Invalid(format!("a core module that is not one of WASI preview 1: {error:#}")))
 }
 
 /// Lowers the priority of this thread.
