@@ -15,6 +15,8 @@
 //! - [`quantity`]: amounts of resources.
 //! - [`status`]: errors as Kubernetes words them.
 //! - [`selector`]: label and field selectors.
+//! - [`scale`]: the `Scale` of a workload.
+//! - [`table`]: what `kubectl get` shows.
 //! - [`user`]: who asks.
 
 mod data;
@@ -28,6 +30,8 @@ pub mod quantity;
 pub mod request;
 pub mod schema;
 pub mod selector;
+pub mod scale;
 pub mod status;
+pub mod table;
 pub mod user;
 pub mod wire;
