@@ -49,6 +49,9 @@ pub struct Column {
     pub description: String,
     /// 0 is always shown, 1 with `-o wide`.
     pub priority: i32,
+    /// From where a custom resource's cell is read, e.g. `.spec.size`; empty for built-in kinds, whose cells are
+    /// made by [`crate::table::cells`].
+    pub json_path: String,
 }
 
 /// A subresource, e.g. `status` or `scale`.

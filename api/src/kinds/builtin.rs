@@ -226,6 +226,7 @@ fn column(row: &Value) -> Column {
         kind: text(row, "type"),
         format: text(row, "format"),
         description: text(row, "description"),
+        json_path: String::new(),
         priority: row.get("priority").and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok()).unwrap_or_default(),
     }
 }
