@@ -5,7 +5,7 @@ use std::sync::Arc;
 use skiff_api::user::UserInfo;
 use skiff_apiserver::{
     authz::Authorizer,
-    front::{authn::token::StaticTokens, catalog::Builtin, connect::dial::NetDial, version::Version},
+    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, version::Version},
     registry::{Dispatch, Registry},
     server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
 };
@@ -21,11 +21,13 @@ pub(crate) fn api_server(
     pki: &Pki,
 ) -> Result<ApiServer, ServerError> {
     let dial = NetDial::new(identities.node_client(pki)?).map_err(|error| ServerError::Tls(error.into()))?;
+    let config = registry.config();
+    let advertised = format!("{}:{}", config.advertise_address, config.advertise_port);
     let parts = ApiServerParts {
         dispatch: Arc::clone(registry) as Arc<dyn Dispatch>,
         authorizer: registry.authorizer() as Arc<dyn Authorizer>,
         tokens: Arc::new(StaticTokens::new()),
-        catalog: Arc::new(Builtin::new()),
+        catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
         dial: Arc::new(dial),
     };
     Ok(ApiServer::new(ApiServerConfig { anonymous_auth: true, version: Version::default() }, parts))

@@ -73,7 +73,7 @@ fn api_server(config: &Config, registry: &RegistryConfig) -> Subject<'static> {
     let mut subject = Subject::client("kube-apiserver", None);
     subject.dns_names = SERVICE_NAMES.map(str::to_owned).to_vec();
     let loopback = IpAddr::from([127, 0, 0, 1]);
-    let service = IpAddr::V4(registry.service_cidr.first_address());
+    let service = IpAddr::V4(registry.service_cidr.nth(1));
     subject.addresses = vec![loopback, service, config.advertise_address];
     if !config.bind_address.is_unspecified() {
         subject.addresses.push(config.bind_address);

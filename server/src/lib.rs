@@ -143,7 +143,7 @@ impl Server {
         let (store, cacher) = open_store(&config.data_dir).await?;
 
         let registry_config = RegistryConfig { advertise_port: port, ..registry_config };
-        let registry = Registry::new(registry_config, Arc::clone(&cacher), Arc::new(Kinds::builtin().clone()));
+        let registry = Registry::new(registry_config, Arc::clone(&cacher), Kinds::builtin());
         let tasks = TaskTracker::new();
         let authorizer = registry.authorizer();
         let follow = cancel.child_token();
@@ -236,7 +236,7 @@ async fn open_store(data_dir: &Path) -> Result<(Arc<SqliteStore>, Arc<Cacher>), 
     let failed = |source| ServerError::Store { path: path.clone(), source };
     let store = Arc::new(SqliteStore::open(&path).map_err(failed)?);
     let selectable = |storage: &skiff_api::kinds::StorageKey| {
-        Kinds::builtin().by_storage(storage).next().map(|def| def.selectable.clone()).unwrap_or_default()
+        Kinds::builtin().stored_as(storage).map(|def| def.selectable.clone()).unwrap_or_default()
     };
     let cacher = Cacher::start(Arc::clone(&store) as Arc<dyn Store>, selectable).await.map_err(failed)?;
     Ok((store, cacher))

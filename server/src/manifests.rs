@@ -67,12 +67,11 @@ pub(crate) async fn apply(client: &Client, manifest: &str) -> Result<Vec<String>
 
 fn kind_of(object: &Object) -> Result<&'static ResourceDef, String> {
     let (api_version, kind) = (object.api_version(), object.kind());
-    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let gvk = GroupVersionKind { group: group.to_owned(), version: version.to_owned(), kind: kind.to_owned() };
+    let gvk = GroupVersionKind::parse(api_version, kind);
     if object.name().is_empty() {
         return Err("it has no metadata.name".to_owned());
     }
-    Kinds::builtin().by_kind(&gvk).ok_or_else(|| format!("no kind {kind:?} is known in version {api_version:?}"))
+    Kinds::builtin().kind(&gvk).map(|def| &**def).ok_or_else(|| format!("no kind {kind:?} is known in version {api_version:?}"))
 }
 
 fn apply_request(def: &ResourceDef, object: &Object) -> Request {
