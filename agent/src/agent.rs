@@ -95,7 +95,8 @@ impl Agent {
     /// Waits until the node was told to be Ready.
     pub async fn ready(&self) {
         // The sender goes with the node's task, at the end.
-        let _ended = self.ready.clone().wait_for(|ready| *ready).await;
+        let mut ready = self.ready.clone();
+        let _ended = ready.wait_for(|ready| *ready).await;
     }
 
     /// Waits until everything has ended after the token was cancelled.

@@ -68,6 +68,6 @@ impl Context {
 }
 
 /// A folder that is to be there.
-pub fn make_dir(path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_dir(path: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(path)
 }

@@ -142,7 +142,7 @@ impl RuntimeHealth {
 }
 
 /// The status; transition times of what did not change are kept.
-pub fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+pub(super) fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let known = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let fine = |kind: &str, reason: &str, message: &str| condition(known, kind, false, reason, message, now);
     let ready = match health.is_ready() {
@@ -167,7 +167,7 @@ pub fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&NodeStatus>
 }
 
 /// Whether two statuses say the same, heartbeats aside.
-pub fn same(before: &NodeStatus, after: &NodeStatus) -> bool {
+pub(super) fn same(before: &NodeStatus, after: &NodeStatus) -> bool {
     let strip = |status: &NodeStatus| {
         let mut status = status.clone();
         for condition in status.conditions.iter_mut().flatten() {

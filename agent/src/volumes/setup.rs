@@ -199,10 +199,12 @@ impl Volumes {
         let answer: TokenRequest = serde_json::from_slice(&answer.map_err(api)?)
             .map_err(|e| api(skiff_api::status::ApiError::internal(e)))?;
         let status = answer.status.unwrap_or_default();
-        let life = status.expiration_timestamp.0.duration_since(now).max(SignedDuration::from_secs(1));
+        let expires = status.expiration_timestamp.map_or(now, |time| time.0);
+        let token = status.token.unwrap_or_default();
+        let life = expires.duration_since(now).max(SignedDuration::from_secs(1));
         let renew_at = now.checked_add(life * i32::try_from(100 - TOKEN_RENEW_PERCENT).unwrap_or(80) / 100).unwrap_or(now);
-        self.tokens.insert(key, (status.token.clone(), renew_at));
-        Ok(status.token)
+        self.tokens.insert(key, (token.clone(), renew_at));
+        Ok(token)
     }
 }
 
@@ -215,7 +217,7 @@ fn token_request(source: &ServiceAccountTokenProjection, fields: &Fields<'_>, se
     };
     let audiences = source.audience.clone().into_iter().filter(|audience| !audience.is_empty()).collect();
     let spec = TokenRequestSpec { audiences: Some(audiences), bound_object_ref: Some(bound), expiration_seconds: Some(seconds) };
-    TokenRequest { spec, ..TokenRequest::default() }
+    TokenRequest { spec: Some(spec), ..TokenRequest::default() }
 }
 
 /// An object, or `None` where it is not there.
