@@ -3,6 +3,10 @@
 //! Kinds are data. The built-in ones come from the recorded discovery of Kubernetes 1.36; a
 //! CustomResourceDefinition adds a [`ResourceDef`] of the same form. No kind has a handler of its own.
 
+mod builtin;
+
+pub use builtin::{Group, GroupVersion, Kinds, stored_field};
+
 /// A group, a version and a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupVersionKind {
@@ -12,6 +16,24 @@ pub struct GroupVersionKind {
     pub version: String,
     /// Kind, e.g. `Deployment`.
     pub kind: String,
+}
+
+impl GroupVersionKind {
+    /// From its three parts.
+    pub fn new(group: &str, version: &str, kind: &str) -> Self {
+        Self { group: group.to_owned(), version: version.to_owned(), kind: kind.to_owned() }
+    }
+
+    /// From an object's `apiVersion` and `kind`.
+    pub fn parse(api_version: &str, kind: &str) -> Self {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        Self::new(group, version, kind)
+    }
+
+    /// The `apiVersion` of an object: `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
 }
 
 /// One column of a `Table`.
@@ -27,6 +49,9 @@ pub struct Column {
     pub description: String,
     /// 0 is always shown, 1 with `-o wide`.
     pub priority: i32,
+    /// From where a custom resource's cell is read, e.g. `.spec.size`; empty for built-in kinds, whose cells are
+    /// made by [`crate::table::cells`].
+    pub json_path: String,
 }
 
 /// A subresource, e.g. `status` or `scale`.

@@ -4,22 +4,34 @@
 //! The server's registry, the client and the agent are shells around it.
 //!
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
+//! - [`decode`]: from the body of a request to an object.
+//! - [`defaults`]: the values of fields that a client leaves out.
+//! - [`discovery`]: what `/api` and `/apis` answer.
 //! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
 //! - [`request`]: what a request asks for, parsed from and printed as a URL.
+//! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`quantity`]: amounts of resources.
 //! - [`status`]: errors as Kubernetes words them.
 //! - [`selector`]: label and field selectors.
+//! - [`scale`]: the `Scale` of a workload.
+//! - [`table`]: what `kubectl get` shows.
 //! - [`user`]: who asks.
 
 mod data;
+pub mod decode;
+pub mod defaults;
+pub mod discovery;
 pub mod kinds;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod request;
 pub mod schema;
 pub mod selector;
+pub mod scale;
 pub mod status;
+pub mod table;
 pub mod user;
 pub mod wire;

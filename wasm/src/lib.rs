@@ -1,7 +1,35 @@
 //! The Wasm runtime: a CRI server (RuntimeService and ImageService on a Unix socket) around wasmtime, one process
-//! a node.
+//! a node. Any CRI client drives it: skiff's agent, a stock kubelet, `crictl`.
+//!
+//! - `server`: the process: lock, socket, end; the entry is [`run`];
+//! - `cri`: CRI's messages, translated;
+//! - `runtime`: sandboxes and containers, their lives and their records on disk;
+//! - `run`: a container's program at work: a command, or an HTTP server with an instance a request;
+//! - `engine`: what all guests share: compilation settings, limits, metering, the imports on offer;
+//! - `compile`: each component compiled once, kept sealed on disk and mapped (`skiff-mapped`);
+//! - [`images`]: the images, a folder that `skiff image` and the runtime share without talking.
+//!
+//! Threads: CRI calls run on the caller's tokio runtime; guests on one of their own, so that they do not hold up calls;
+//! one thread ticks the epoch while guests run; one compiles, at low priority, while there is something to compile.
+
+mod address;
+mod compile;
+mod cri;
+mod disk;
+mod engine;
+mod error;
+pub mod images;
+mod log;
+mod run;
+mod runtime;
+mod server;
 
 use std::path::PathBuf;
+
+pub use compile::{CompileError, precompile};
+pub use engine::program::ProgramError;
+pub use error::RuntimeError;
+pub use server::run;
 
 /// What the runtime needs to know at its start.
 #[derive(Clone, Debug)]

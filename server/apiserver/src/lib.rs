@@ -8,10 +8,13 @@
 //! - `bootstrap/`: the objects that a fresh cluster holds.
 //! - `local.rs`: the in-process transport.
 
+pub mod admission;
 pub mod authz;
+pub mod bootstrap;
 pub mod front;
 pub mod local;
 pub mod registry;
 pub mod server;
+pub mod strategy;
 
 pub use server::{ApiServer, ApiServerParts, Config};

@@ -1,6 +1,22 @@
-//! May they: RBAC and the Node authorizer.
+//! May they: the chain of authorizers that every request passes.
+//!
+//! - [`Authorizer`]: the question and the answer.
+//! - [`rules`]: one RBAC rule and what it covers, pure.
+//! - [`rbac`]: RBAC over the watch cache, as an index rebuilt when one of its four kinds changes.
+//! - [`node`]: what a node may do beyond RBAC, only on what is its own.
+//! - [`chain`]: the order in which they are asked.
+
+pub mod chain;
+pub mod node;
+pub mod rbac;
+pub mod rules;
 
 use skiff_api::user::UserInfo;
+
+pub use chain::Chain;
+
+/// Members may do everything: the group of the administrators' certificates.
+pub const MASTERS: &str = "system:masters";
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,173 @@
+//! From the body of a request to an object: strict about what Kubernetes is strict about, in its words.
+//!
+//! Built-in kinds are decoded as Go decodes into structs: unknown fields are dropped (and found), nulls are the
+//! same as absent, amounts and times take their canonical form, empty lists and maps that are not required vanish,
+//! and fields that Go always prints are there. Custom resources keep their values; unknown fields are pruned.
+
+use serde_json::Value;
+
+use crate::{
+    kinds::GroupVersionKind,
+    object::Object,
+    request::ContentType,
+    schema::{SchemaRef, Schemas},
+    status::ApiError,
+};
+
+mod parse;
+mod shape;
+
+pub use parse::{Parsed, parse};
+pub use shape::{Shaped, shape_custom, shape_typed};
+
+/// How many findings are told of one body; Kubernetes stops there too.
+pub const MAX_FINDINGS: usize = 100;
+
+/// How much of a body is quoted in the error that says it is no object.
+const SUMMARY_BYTES: usize = 30;
+
+/// What to do with unknown and duplicate fields, `fieldValidation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Drop them silently.
+    Ignore,
+    /// Drop them and say so in `Warning` headers.
+    #[default]
+    Warn,
+    /// Refuse the request.
+    Strict,
+}
+
+impl FieldValidation {
+    /// From the query parameter; absent or empty means [`Self::Warn`].
+    pub fn parse(word: Option<&str>) -> Result<Self, ApiError> {
+        match word.unwrap_or_default() {
+            "" | "Warn" => Ok(Self::Warn),
+            "Ignore" => Ok(Self::Ignore),
+            "Strict" => Ok(Self::Strict),
+            other => Err(ApiError::bad_request(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ))),
+        }
+    }
+}
+
+/// What fields the objects have.
+#[derive(Clone, Copy, Debug)]
+pub enum Form<'a> {
+    /// A built-in kind.
+    Typed(SchemaRef<'a>),
+    /// A custom resource.
+    Custom(SchemaRef<'a>),
+}
+
+impl Form<'static> {
+    /// The form of a built-in kind.
+    pub fn builtin(gvk: &GroupVersionKind) -> Option<Self> {
+        Schemas::builtin().of_kind(gvk).map(Self::Typed)
+    }
+}
+
+/// A decoded object, and what there is to warn of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// The object, with `apiVersion` and `kind` of the kind expected.
+    pub object: Object,
+    /// One text a `Warning` header.
+    pub warnings: Vec<String>,
+}
+
+/// Decodes the body of a create or an update.
+///
+/// `apiVersion` and `kind` may be absent from the body. Errors are 400s.
+pub fn decode(
+    body: &[u8],
+    content_type: ContentType,
+    expected: &GroupVersionKind,
+    form: Form<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let parsed = parse(body, content_type == ContentType::Yaml || content_type == ContentType::ApplyPatch)
+        .map_err(|why| unrecognized(expected, &format!("couldn't get version/kind; json parse error: {why}"), body))?;
+    decode_value(parsed, expected, form, validation)
+}
+
+/// Decodes what has been parsed, or what a patch has made.
+pub fn decode_value(
+    parsed: Parsed,
+    expected: &GroupVersionKind,
+    form: Form<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let Value::Object(mut map) = parsed.value else {
+        let text = parsed.value.to_string();
+        let why = format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ \
+             APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            shape::json_word(&parsed.value)
+        );
+        return Err(unrecognized(expected, &why, text.as_bytes()));
+    };
+    check_kind(&map, expected)?;
+    map.insert("apiVersion".to_owned(), expected.api_version().into());
+    map.insert("kind".to_owned(), expected.kind.as_str().into());
+    let shaped = match form {
+        Form::Typed(schema) => shape_typed(Value::Object(map), schema),
+        Form::Custom(schema) => shape_custom(Value::Object(map), schema),
+    }
+    .map_err(|why| cannot_be_handled(expected, &why))?;
+    let mut findings = parsed.duplicates;
+    findings.extend(shaped.unknown.iter().map(|path| format!("unknown field {path:?}")));
+    findings.truncate(MAX_FINDINGS);
+    let warnings = match validation {
+        FieldValidation::Strict if !findings.is_empty() => {
+            return Err(cannot_be_handled(expected, &format!("strict decoding error: {}", findings.join(", "))));
+        }
+        FieldValidation::Warn => findings,
+        FieldValidation::Ignore | FieldValidation::Strict => Vec::new(),
+    };
+    let Value::Object(map) = shaped.value else { return Err(cannot_be_handled(expected, "not an object")) };
+    Ok(Decoded { object: Object(map), warnings })
+}
+
+/// The body's own `apiVersion` and `kind`, where it has them, must be those that the path calls for.
+fn check_kind(map: &serde_json::Map<String, Value>, expected: &GroupVersionKind) -> Result<(), ApiError> {
+    let text = |name: &str| map.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let expected_version = expected.api_version();
+    if let Some(version) = text("apiVersion").filter(|version| *version != expected_version) {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected_version})"
+        )));
+    }
+    if let Some(kind) = text("kind").filter(|kind| *kind != expected.kind) {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {}: converting ({}.{kind}) to ({}.{}): unknown conversion",
+            expected.version, expected.kind, expected.version, expected.group, expected.kind
+        )));
+    }
+    Ok(())
+}
+
+fn cannot_be_handled(expected: &GroupVersionKind, why: &str) -> ApiError {
+    let GroupVersionKind { version, kind, .. } = expected;
+    ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+}
+
+fn unrecognized(expected: &GroupVersionKind, why: &str, body: &[u8]) -> ApiError {
+    let kind = &expected.kind;
+    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", summary(body)))
+}
+
+/// The beginning of a body: as text where it looks like JSON, else in hexadecimal.
+fn summary(body: &[u8]) -> String {
+    let front = &body[..body.len().min(SUMMARY_BYTES)];
+    let more = if body.len() > SUMMARY_BYTES { " ..." } else { "" };
+    match front.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(front)),
+        Some(_) => format!("{}{more}", front.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

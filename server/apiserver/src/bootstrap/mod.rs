@@ -1,0 +1,43 @@
+//! The objects that a fresh cluster holds: those of Kubernetes 1.36 ([`recorded`]) and skiff's own ([`own`]).
+//!
+//! [`run`] makes what is missing and leaves what is there as it is, so that it may run at every start. All writes are
+//! under way at once, so that they share the store's group commits.
+
+mod own;
+mod recorded;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use skiff_api::{object::Object, request::GroupVersionResource, status::ApiError};
+
+use crate::registry::Registry;
+
+/// The name of the readiness check that holds until [`run`] is done.
+pub const READINESS: &str = "poststarthook/rbac/bootstrap-roles";
+
+/// How many objects are written at once.
+const CONCURRENCY: usize = 256;
+
+/// One object that is to be there.
+struct Seed {
+    gvr: GroupVersionResource,
+    object: Object,
+    /// Fields that are put right where the object is there already.
+    kept: &'static [&'static str],
+}
+
+/// Makes what is missing of the objects that every cluster holds.
+pub async fn run(registry: &Registry) -> Result<(), ApiError> {
+    let mut seeds = recorded::seeds();
+    seeds.extend(own::seeds(registry.config(), registry.now()));
+    stream::iter(seeds)
+        .map(|seed| async move {
+            if seed.kept.is_empty() {
+                registry.seed(&seed.gvr, &seed.object).await.map(|_| ())
+            } else {
+                registry.seed_fields(&seed.gvr, &seed.object, seed.kept).await
+            }
+        })
+        .buffer_unordered(CONCURRENCY)
+        .try_collect::<()>()
+        .await
+}

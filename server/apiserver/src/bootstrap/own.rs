@@ -1,0 +1,107 @@
+//! The objects that depend on how this cluster is set up, and skiff's own.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use skiff_api::{object::Object, request::GroupVersionResource};
+
+use super::Seed;
+use crate::registry::{RegistryConfig, meta};
+
+/// The name of the API server's Service and of its endpoints.
+const KUBERNETES: &str = "kubernetes";
+
+/// The name of skiff's own RuntimeClass and of its handler.
+const WASM: &str = "wasm";
+
+fn seed(group: &str, version: &str, resource: &str, object: Value, kept: &'static [&'static str]) -> Seed {
+    let object = Object(object.as_object().cloned().unwrap_or_default());
+    Seed { gvr: GroupVersionResource::new(group, version, resource), object, kept }
+}
+
+/// Every object that depends on how the cluster is set up.
+pub(super) fn seeds(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
+    let mut seeds = vec![service_cidr(config, now), service(config), endpoints(config), endpoint_slice(config), wasm()];
+    seeds.extend(config_maps(config, now));
+    seeds
+}
+
+/// The range of Service addresses.
+fn service_cidr(config: &RegistryConfig, now: Timestamp) -> Seed {
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": meta::time(now),
+    });
+    let object = json!({
+        "metadata": {"name": KUBERNETES},
+        "spec": {"cidrs": [config.service_cidr.to_string()]},
+        "status": {"conditions": [ready]},
+    });
+    seed("networking.k8s.io", "v1", "servicecidrs", object, &[])
+}
+
+/// The Service by which pods reach the API server.
+fn service(config: &RegistryConfig) -> Seed {
+    let address = config.service_cidr.nth(1).to_string();
+    let object = json!({
+        "metadata": {"name": KUBERNETES, "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "sessionAffinity": "None",
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port}],
+        },
+    });
+    seed("", "v1", "services", object, &[])
+}
+
+/// Where the API server listens, as `Endpoints`.
+fn endpoints(config: &RegistryConfig) -> Seed {
+    let object = json!({
+        "metadata": {"name": KUBERNETES, "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": config.advertise_address.to_string()}],
+            "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
+        }],
+    });
+    seed("", "v1", "endpoints", object, &["subsets"])
+}
+
+/// Where the API server listens, as an `EndpointSlice`.
+fn endpoint_slice(config: &RegistryConfig) -> Seed {
+    let object = json!({
+        "metadata": {"name": KUBERNETES, "namespace": "default",
+            "labels": {"kubernetes.io/service-name": KUBERNETES}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [config.advertise_address.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
+    });
+    seed("discovery.k8s.io", "v1", "endpointslices", object, &["endpoints", "ports"])
+}
+
+/// The RuntimeClass of Wasm pods.
+fn wasm() -> Seed {
+    seed("node.k8s.io", "v1", "runtimeclasses", json!({"metadata": {"name": WASM}, "handler": WASM}), &[])
+}
+
+/// What extension API servers need to know, and since when tokens are tracked.
+fn config_maps(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
+    let date: String = meta::time(now).chars().take("2026-01-01".len()).collect();
+    let mut data = json!({
+        "requestheader-allowed-names": "[\"front-proxy-client\"]",
+        "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+        "requestheader-group-headers": "[\"X-Remote-Group\"]",
+        "requestheader-username-headers": "[\"X-Remote-User\"]",
+    });
+    if !config.client_ca.is_empty() {
+        data["client-ca-file"] = config.client_ca.as_str().into();
+    }
+    let config_map = |name: &str, data: Value, kept| {
+        let object = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": data});
+        seed("", "v1", "configmaps", object, kept)
+    };
+    vec![
+        config_map("extension-apiserver-authentication", data, &["data"]),
+        config_map("kube-apiserver-legacy-service-account-token-tracking", json!({"since": date}), &[]),
+    ]
+}

@@ -1,0 +1,171 @@
+//! From bodies to objects and back: what the registry asks of `skiff-api`.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde_json::Value;
+use skiff_api::{
+    decode::{self, FieldValidation, Form, Parsed},
+    defaults,
+    kinds::{GroupVersionKind, Kinds, ResourceDef, stored_field},
+    object::Object,
+    patch,
+    request::{ContentType, Request},
+    status::{ApiError, FieldError, Reason},
+    wire::Entry,
+};
+
+use super::call::Call;
+use crate::strategy::Part;
+
+/// The kind of `binding`'s bodies.
+pub(super) fn binding() -> GroupVersionKind {
+    GroupVersionKind::new("", "v1", "Binding")
+}
+
+/// The kind of `eviction`'s bodies.
+pub(super) fn eviction() -> GroupVersionKind {
+    GroupVersionKind::new("policy", "v1", "Eviction")
+}
+
+/// The kind of `token`'s bodies.
+pub(super) fn token_request() -> GroupVersionKind {
+    GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest")
+}
+
+/// The kind of `scale`'s bodies.
+pub(super) fn scale() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+/// The form of a kind's objects. The place of custom resources' own schemas is here.
+fn form(gvk: &GroupVersionKind) -> Result<Form<'static>, ApiError> {
+    Form::builtin(gvk).ok_or_else(|| ApiError::internal(format!("{} has no schema", gvk.kind)))
+}
+
+/// What the client wants done about unknown fields.
+fn field_validation(request: &Request) -> Result<FieldValidation, ApiError> {
+    FieldValidation::parse(request.options.field_validation.as_deref())
+}
+
+/// The object in the body, of the resource's kind.
+pub(super) fn decode(call: &Call<'_>) -> Result<Object, ApiError> {
+    decode_as(call, &call.def.gvk)
+}
+
+/// The object in the body, of a kind, with defaults.
+pub(super) fn decode_as(call: &Call<'_>, gvk: &GroupVersionKind) -> Result<Object, ApiError> {
+    let request = call.request;
+    let validation = field_validation(request)?;
+    let decoded = decode::decode(&request.body, request.content_type, gvk, form(gvk)?, validation)?;
+    call.warn(decoded.warnings);
+    let mut object = decoded.object;
+    defaults::apply(gvk, &mut object);
+    Ok(object)
+}
+
+/// What an object becomes by the patch in the body.
+pub(super) fn patched(call: &Call<'_>, old: &Object) -> Result<Object, ApiError> {
+    patched_as(call, old, &call.def.gvk)
+}
+
+/// What an object of a kind becomes by the patch in the body, with defaults.
+pub(super) fn patched_as(call: &Call<'_>, old: &Object, gvk: &GroupVersionKind) -> Result<Object, ApiError> {
+    let request = call.request;
+    if request.content_type == ContentType::ApplyPatch {
+        return Err(apply_is_to_come());
+    }
+    let patched = patch::apply(request.content_type, gvk, old, &request.body)?;
+    let parsed = Parsed { value: Value::Object(patched.0), duplicates: Vec::new() };
+    let decoded = decode::decode_value(parsed, gvk, form(gvk)?, field_validation(request)?)?;
+    call.warn(decoded.warnings);
+    let mut object = decoded.object;
+    defaults::apply(gvk, &mut object);
+    Ok(object)
+}
+
+/// The object that a server-side apply makes where there is none.
+pub(super) fn applied_new(_call: &Call<'_>) -> Result<Object, ApiError> {
+    Err(apply_is_to_come())
+}
+
+/// The place of server-side apply.
+fn apply_is_to_come() -> ApiError {
+    ApiError::new(Reason::UnsupportedMediaType, "server-side apply is not served")
+}
+
+/// Defaults once more, for what admission and the strategy added.
+pub(super) fn apply_defaults(call: &Call<'_>, object: &mut Object) {
+    defaults::apply(&call.def.gvk, object);
+}
+
+/// What is wrong with a new object.
+pub(super) fn validate_create(_call: &Call<'_>, _object: &Object) -> Vec<FieldError> {
+    Vec::new()
+}
+
+/// What is wrong with a changed object.
+pub(super) fn validate_update(_call: &Call<'_>, _object: &Object, _old: &Object, _part: Part) -> Vec<FieldError> {
+    Vec::new()
+}
+
+/// Notes in `metadata.managedFields` who set what.
+pub(super) fn track(_call: &Call<'_>, _object: &mut Object, _old: Option<&Object>) -> Result<(), ApiError> {
+    Ok(())
+}
+
+/// An object in the version of a resource.
+pub(super) fn convert(object: Object, _def: &ResourceDef) -> Result<Object, ApiError> {
+    Ok(object)
+}
+
+/// Whether a resource's objects are stored in another version than its own.
+fn has_twin(kinds: &Kinds, def: &ResourceDef) -> bool {
+    kinds.stored_as(&def.storage).is_some_and(|stored| stored.gvk != def.gvk)
+}
+
+/// An entry in the version of a resource: as it is, in nearly all cases.
+pub(super) fn present(entry: Arc<Entry>, def: &ResourceDef) -> Result<Arc<Entry>, ApiError> {
+    if !has_twin(Kinds::builtin(), def) {
+        return Ok(entry);
+    }
+    let object = convert(entry.object().map_err(ApiError::internal)?, def)?;
+    let (resource_version, head) = (entry.resource_version, entry.head.clone());
+    Ok(Arc::new(Entry { resource_version, head, json: object.to_vec().into() }))
+}
+
+/// An object in the version in which objects of its resource are stored.
+pub(super) fn to_stored<'a>(kinds: &Kinds, object: &'a Object, def: &ResourceDef) -> Result<Cow<'a, Object>, ApiError> {
+    match kinds.stored_as(&def.storage) {
+        Some(stored) if stored.gvk != def.gvk => Ok(Cow::Owned(convert(object.clone(), stored)?)),
+        _ => Ok(Cow::Borrowed(object)),
+    }
+}
+
+/// A field selector in the words of the stored version.
+pub(super) fn stored_field_selector(text: &str, def: &ResourceDef) -> Result<String, ApiError> {
+    if !has_twin(Kinds::builtin(), def) {
+        return Ok(text.to_owned());
+    }
+    let term = |term: &str| {
+        let end = term.find(['=', '!']).unwrap_or(term.len());
+        let (field, rest) = term.split_at(end);
+        let known = field.starts_with("metadata.") || def.selectable.contains(&field) || field.is_empty();
+        if !known {
+            return Err(ApiError::bad_request(format!("field label not supported: {field}")));
+        }
+        Ok(format!("{}{rest}", stored_field(field)))
+    };
+    let terms: Vec<String> = text.split(',').map(term).collect::<Result<_, _>>()?;
+    Ok(terms.join(","))
+}
+
+/// The `DeleteOptions` in the body of a deletion.
+pub(super) fn options_body(request: &Request) -> Result<Value, ApiError> {
+    let is_yaml = request.content_type == ContentType::Yaml;
+    let parsed = decode::parse(&request.body, is_yaml).map_err(|why| ApiError::bad_request(why.to_string()))?;
+    let kind = parsed.value.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
+    if !parsed.value.is_object() || kind != "DeleteOptions" {
+        return Err(ApiError::bad_request("decoded object cannot be converted to DeleteOptions"));
+    }
+    Ok(parsed.value)
+}

@@ -1,0 +1,74 @@
+//! What issues and checks tokens: given to the registry by whoever holds the signing key.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use skiff_api::{
+    object::Object,
+    status::{ApiError, Reason},
+    user::UserInfo,
+};
+
+use super::{
+    super::{Answer, call::Call, forms},
+    json_value,
+};
+
+/// HTTP's "not implemented".
+const NOT_IMPLEMENTED: u16 = 501;
+
+/// Issues and checks tokens.
+#[async_trait]
+pub trait Identity: Send + Sync + 'static {
+    /// Whose a token is, with the audiences that it is for; the error says what is wrong with it.
+    async fn review(&self, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), String>;
+
+    /// Answers a `TokenRequest` for a ServiceAccount: the request with its status.
+    async fn issue(&self, account: &Object, request: &Object) -> Result<Object, ApiError>;
+}
+
+/// Issues a token for a ServiceAccount.
+pub(super) async fn issue_token(call: &Call<'_>) -> Result<Answer, ApiError> {
+    let Some(identity) = call.registry.identity.get() else {
+        let message = "this server has no key to sign tokens with";
+        return Err(ApiError { code: NOT_IMPLEMENTED, ..ApiError::new(Reason::Unknown, message) });
+    };
+    let request = forms::decode_as(call, &forms::token_request())?;
+    let entry = call.fetch(call.name()).await?.ok_or_else(|| call.not_found(call.name()))?;
+    let issued = identity.issue(&call.parse(&entry)?, &request).await?;
+    Ok(json_value(201, Value::Object(issued.0)))
+}
+
+/// The status of a `TokenReview`.
+pub(super) async fn review(call: &Call<'_>, review: &Object) -> Value {
+    let token = review.str_at(&["spec", "token"]).unwrap_or_default();
+    let audiences = super::super::options::strings(review.at(&["spec", "audiences"]));
+    let result = match call.registry.identity.get() {
+        Some(identity) => identity.review(token, &audiences).await,
+        None => Err("this server has no key to check tokens with".to_owned()),
+    };
+    match result {
+        Ok((user, audiences)) => {
+            let mut status = json!({"authenticated": true, "user": user_info(&user)});
+            if !audiences.is_empty() {
+                status["audiences"] = json!(audiences);
+            }
+            status
+        }
+        Err(why) => json!({"user": {}, "error": why}),
+    }
+}
+
+/// A user as `authentication.k8s.io/v1` `UserInfo`; what is empty is left out.
+pub(super) fn user_info(user: &UserInfo) -> Value {
+    let mut info = json!({"username": user.name});
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.as_str().into();
+    }
+    if !user.groups.is_empty() {
+        info["groups"] = json!(user.groups);
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}

@@ -1,0 +1,74 @@
+//! `continue` tokens: opaque to clients, a revision and the last key given to the server.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use skiff_api::status::ApiError;
+
+use super::config::MAX_TOKEN_BYTES;
+
+/// The version of the token's form, which is that of Kubernetes.
+const VERSION: &str = "meta.k8s.io/v1";
+
+/// The revision of a token that goes on with whatever is newest.
+const INCONSISTENT: i64 = -1;
+
+/// Where a list goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    /// At this revision; `None` at the newest, which may not fit what was given before.
+    pub(super) revision: Option<u64>,
+    /// After the object of this namespace (empty for cluster-scoped objects) and name.
+    pub(super) after: (String, String),
+}
+
+fn invalid(why: &str) -> ApiError {
+    ApiError::bad_request(format!("continue key is not valid: {why}"))
+}
+
+impl Token {
+    /// The token as text.
+    pub(super) fn encode(&self) -> String {
+        let revision = self.revision.map_or_else(|| json!(INCONSISTENT), Into::into);
+        let (namespace, name) = &self.after;
+        let start = if namespace.is_empty() { format!("{name}\0") } else { format!("{namespace}/{name}\0") };
+        URL_SAFE_NO_PAD.encode(json!({"v": VERSION, "rv": revision, "start": start}).to_string())
+    }
+
+    /// Reads a token; what is no token of this server is a 400.
+    pub(super) fn decode(text: &str) -> Result<Self, ApiError> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(invalid("it is too long"));
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(&error.to_string()))?;
+        let token: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
+        if token["v"] != VERSION {
+            return Err(invalid(&format!("server does not recognize this encoded version {}", token["v"])));
+        }
+        let revision = match token["rv"].as_i64() {
+            Some(INCONSISTENT) => None,
+            Some(rv) if rv > 0 => u64::try_from(rv).ok(),
+            _ => return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
+        };
+        let start = token["start"].as_str().unwrap_or_default();
+        let start = start.strip_suffix('\0').filter(|start| !start.is_empty());
+        let start = start.ok_or_else(|| invalid("encoded start key empty (version meta.k8s.io/v1)"))?;
+        let (namespace, name) = start.split_once('/').unwrap_or(("", start));
+        Ok(Self { revision, after: (namespace.to_owned(), name.to_owned()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_and_others_are_refused() {
+        for (revision, namespace) in [(Some(7), "ns"), (None, ""), (Some(u64::MAX / 2), "")] {
+            let token = Token { revision, after: (namespace.to_owned(), "name".to_owned()) };
+            assert_eq!(Token::decode(&token.encode()), Ok(token));
+        }
+        for text in ["", "x", "e30", &"A".repeat(5000)] {
+            assert_eq!(Token::decode(text).map_err(|error| error.code), Err(400), "{text}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `watch`.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use skiff_api::{kinds::ResourceDef, status::ApiError};
+use skiff_client::WatchEvent;
+use skiff_store::{
+    StoreError,
+    cache::{CacheEvent, WatchQuery},
+};
+
+use super::{Answer, call::Call, config::WATCH_TIMEOUT, forms, list_options, read, store_errors};
+
+/// The changes of a resource. A revision that is no longer kept is told as the stream's only item.
+pub(super) async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
+    let options = &call.request.options;
+    let from = list_options::watch_from(options)?;
+    let newest = call.registry.cacher.revision();
+    if from.at_least > newest {
+        return Err(store_errors::too_large(from.at_least, newest));
+    }
+    let query = WatchQuery {
+        namespace: read::namespace(call),
+        selector: read::selector(call)?,
+        after: if from.newest { Some(newest) } else { from.after },
+        mark_initial_end: from.mark_initial_end,
+        bookmarks: options.allow_watch_bookmarks,
+        timeout: Some(options.timeout_seconds.filter(|s| *s > 0).map_or(WATCH_TIMEOUT, Duration::from_secs)),
+    };
+    let events = match call.registry.cacher.watch(&call.def.storage, query).await {
+        Ok(events) => events,
+        Err(error @ StoreError::Compacted { .. }) => {
+            return Ok(Answer::Watch(stream::iter([Err(store_errors::to_api(&error))]).boxed()));
+        }
+        Err(error) => return Err(store_errors::to_api(&error)),
+    };
+    let def = call.def.clone();
+    let told = events.map(move |event| match event {
+        Ok(event) => present(event, &def),
+        Err(error) => Err(store_errors::to_api(&error)),
+    });
+    Ok(Answer::Watch(told.boxed()))
+}
+
+/// An event in the version that was asked for.
+fn present(event: CacheEvent, def: &Arc<ResourceDef>) -> Result<WatchEvent, ApiError> {
+    Ok(match event {
+        CacheEvent::Added(entry) => WatchEvent::Added(forms::present(entry, def)?),
+        CacheEvent::Modified(entry) => WatchEvent::Modified(forms::present(entry, def)?),
+        CacheEvent::Deleted(entry) => WatchEvent::Deleted(forms::present(entry, def)?),
+        CacheEvent::Bookmark { revision, initial_end } => {
+            WatchEvent::Bookmark { resource_version: revision, initial_events_end: initial_end }
+        }
+    })
+}

@@ -1,0 +1,237 @@
+//! From a component's bytes to a [`Program`]: compiled once for each component and engine, kept on disk, mapped.
+//!
+//! One thread of low priority compiles, one component after the other; who asks for one that is being compiled waits
+//! for it. Programs are shared while anybody holds them.
+
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    io,
+    path::Path,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use skiff_mapped::{Vault, VaultError};
+use tokio::sync::{Semaphore, oneshot};
+use wasmtime::component::{Component, Linker};
+
+use crate::{
+    disk,
+    engine::{
+        guest::Guest,
+        new_engine, new_linker,
+        program::{Program, ProgramError},
+    },
+    images::Store,
+};
+
+/// Most bytes of a component.
+const MAX_COMPONENT_BYTES: u64 = 256 << 20;
+/// Stack of the compiling thread; the compiler recurses over the code's nesting.
+const COMPILER_STACK_BYTES: usize = 8 << 20;
+/// How much the compiling thread stands back (`nice`).
+const COMPILER_NICENESS: i32 = 10;
+
+/// Why a component cannot be made to run.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Its bytes cannot be read.
+    #[error("cannot read component {digest}")]
+    Read {
+        /// The component's digest.
+        digest: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It is damaged on disk.
+    #[error("the content of component {0} does not have that digest: remove the image and import or pull it again")]
+    Digest(String),
+    /// The compiler refuses it.
+    #[error("component does not compile: {0}")]
+    Invalid(String),
+    /// It cannot run here.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The compiled form cannot be kept or mapped.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The engine cannot be set up.
+    #[error("cannot set up the Wasm engine: {0}")]
+    Engine(String),
+    /// The compiler ended without a result.
+    #[error("the compiler ended without a result")]
+    Lost,
+}
+
+/// Compiles components and keeps what came of it.
+pub(crate) struct Compiler {
+    engine: wasmtime::Engine,
+    linker: Linker<Guest>,
+    vault: Arc<Vault>,
+    programs: Mutex<HashMap<String, Weak<Program>>>,
+    /// One at a time: compiling takes memory, and a second of the same component would be wasted.
+    turn: Semaphore,
+}
+
+impl Compiler {
+    /// Opens the folder of compiled components under `root`.
+    pub(crate) fn open(root: &Path) -> Result<Self, CompileError> {
+        let engine = new_engine().map_err(|error| CompileError::Engine(format!("{error:#}")))?;
+        let linker = new_linker(&engine).map_err(|error| CompileError::Engine(format!("{error:#}")))?;
+        let dir = root.join("compiled").join(engine_name(&engine));
+        let vault = Arc::new(Vault::open(&dir)?);
+        Ok(Self { engine, linker, vault, programs: Mutex::default(), turn: Semaphore::new(1) })
+    }
+
+    /// Removes what engines of other versions or settings compiled. Only the runtime does so, when it starts: another
+    /// process cannot know which engine runs.
+    pub(crate) fn remove_others(&self) {
+        let keep = self.vault.dir();
+        let Some(Ok(entries)) = keep.parent().map(std::fs::read_dir) else { return };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != keep) {
+            if let Err(error) = std::fs::remove_dir_all(&path) {
+                tracing::debug!(path = %path.display(), %error, "cannot remove compiled components of another engine");
+            }
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        &self.engine
+    }
+
+    /// The program of the component with this digest: shared, mapped, or compiled now.
+    pub(crate) async fn program(&self, images: &Store, digest: &str) -> Result<Arc<Program>, CompileError> {
+        if let Some(program) = self.known(digest) {
+            return Ok(program);
+        }
+        let component = match self.map(digest) {
+            Some(component) => component,
+            None => self.compile(images, digest).await?,
+        };
+        let program = Arc::new(Program::link(&self.linker, &component)?);
+        let mut programs = self.programs.lock();
+        if let Some(other) = programs.get(digest).and_then(Weak::upgrade) {
+            return Ok(other);
+        }
+        programs.retain(|_, program| program.strong_count() > 0);
+        programs.insert(digest.to_owned(), Arc::downgrade(&program));
+        Ok(program)
+    }
+
+    /// Forgets the compiled form of components that no image has any more.
+    pub(crate) fn forget(&self, images: &Store, digests: impl Iterator<Item = String>) {
+        for digest in digests {
+            if !images.blob_path(&digest).exists() {
+                self.vault.remove(&file_name(&digest));
+            }
+        }
+    }
+
+    fn known(&self, digest: &str) -> Option<Arc<Program>> {
+        self.programs.lock().get(digest).and_then(Weak::upgrade)
+    }
+
+    /// Maps the compiled form; one that is refused is as good as none.
+    fn map(&self, digest: &str) -> Option<Component> {
+        self.vault.load(&self.engine, &file_name(digest)).unwrap_or_else(|error| {
+            tracing::warn!(%digest, error = crate::error::chain(&error), "compiling again");
+            None
+        })
+    }
+
+    /// Compiles on a thread of its own and maps the outcome.
+    async fn compile(&self, images: &Store, digest: &str) -> Result<Component, CompileError> {
+        let _turn = self.turn.acquire().await.map_err(|_| CompileError::Lost)?;
+        // Whoever had the turn before may have compiled the same.
+        if let Some(component) = self.map(digest) {
+            return Ok(component);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let (engine, vault, path, name) =
+            (self.engine.clone(), self.vault.clone(), images.blob_path(digest), digest.to_owned());
+        let work = move || {
+            stand_back();
+            // Nobody waits any more: the result is on disk for the next who asks.
+            let _ = sender.send(compile_to(&engine, &vault, &path, &name));
+        };
+        let thread = std::thread::Builder::new().name("skiff-compile".into()).stack_size(COMPILER_STACK_BYTES);
+        thread.spawn(work).map_err(|source| CompileError::Read { digest: digest.to_owned(), source })?;
+        receiver.await.map_err(|_| CompileError::Lost)??;
+        self.map(digest).ok_or(CompileError::Lost)
+    }
+}
+
+/// Compiles the components of these images ahead of their first pod, for a process that imports them.
+///
+/// # Errors
+/// When one does not compile.
+pub fn precompile(root: &Path, digests: &[String]) -> Result<(), CompileError> {
+    let images = Store::open(root).map_err(|error| CompileError::Engine(crate::error::chain(&error)))?;
+    let compiler = Compiler::open(root)?;
+    for digest in digests {
+        if compiler.map(digest).is_none() {
+            compile_to(&compiler.engine, &compiler.vault, &images.blob_path(digest), digest)?;
+        }
+    }
+    Ok(())
+}
+
+fn compile_to(engine: &wasmtime::Engine, vault: &Vault, path: &Path, digest: &str) -> Result<(), CompileError> {
+    let read = disk::read_bounded(path, MAX_COMPONENT_BYTES);
+    let bytes = read.map_err(|source| CompileError::Read { digest: digest.to_owned(), source })?;
+    if format!("sha256:{}", disk::hex(&Sha256::digest(&bytes))) != digest {
+        return Err(CompileError::Digest(digest.to_owned()));
+    }
+    let bytes = as_component(bytes)?;
+    let code = engine.precompile_component(&bytes).map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
+    Ok(vault.store(&file_name(digest), &code)?)
+}
+
+/// Wraps a core module of WASI preview 1 in the adapter that makes it a command component; a component stays as it is.
+fn as_component(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
+    /// The version field of a core module; a component's differs in its second half (component model, binary format).
+    const CORE: [u8; 4] = [1, 0, 0, 0];
+    if bytes.get(4..8) != Some(CORE.as_slice()) {
+        return Ok(bytes);
+    }
+    let adapt = || {
+        wit_component::ComponentEncoder::default()
+            .module(&bytes)?
+            .validate(true)
+            .adapter(
+                wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+            )?
+            .encode()
+    };
+    adapt().map_err(|error| CompileError::Invalid(format!("a core module that is not one of WASI preview 1: {error:#}")))
+}
+
+/// Lowers the priority of this thread.
+fn stand_back() {
+    // Not being allowed to is no reason not to compile.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), COMPILER_NICENESS);
+}
+
+fn file_name(digest: &str) -> String {
+    format!("{}.cwasm", digest.strip_prefix("sha256:").unwrap_or(digest))
+}
+
+/// A name for everything about an engine that its compiled code depends on.
+fn engine_name(engine: &wasmtime::Engine) -> String {
+    struct Sha(Sha256);
+    impl Hasher for Sha {
+        fn finish(&self) -> u64 {
+            0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+    }
+    let mut hasher = Sha(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    disk::hex(hasher.0.finalize().get(..16).unwrap_or_default())
+}

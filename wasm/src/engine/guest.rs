@@ -1,0 +1,160 @@
+//! The state of one instance, and the limits that it shares with its container's other instances.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use wasmtime::{ResourceLimiter, Store, component::ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// Most elements of one table.
+const MAX_TABLE_ELEMENTS: usize = 100_000;
+/// Most core instances, tables and memories of one store.
+const MAX_INSTANCES: usize = 128;
+const MAX_TABLES: usize = 64;
+const MAX_MEMORIES: usize = 16;
+/// Most host resources (streams, descriptors, requests) that one instance may hold.
+const MAX_RESOURCES: usize = 16 * 1024;
+
+/// What a container uses and may use. All its instances share it.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Bytes of linear memory now.
+    memory: AtomicU64,
+    /// Most bytes of linear memory; 0 means no limit.
+    memory_limit: AtomicU64,
+    /// CPU time used, in nanoseconds.
+    pub(crate) cpu_ns: AtomicU64,
+    /// CPU nanoseconds allowed in each second; 0 means no limit.
+    pub(crate) cpu_limit_ns: AtomicU64,
+    /// Whether an instance wanted more memory than the container may ever have.
+    out_of_memory: AtomicBool,
+}
+
+impl Usage {
+    /// Bytes of linear memory now.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// The memory limit in bytes; 0 means none.
+    pub(crate) fn memory_limit(&self) -> u64 {
+        self.memory_limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets the limits: bytes of memory and thousandths of a CPU; 0 means none.
+    pub(crate) fn set_limits(&self, memory_bytes: u64, cpu_millis: u64) {
+        self.memory_limit.store(memory_bytes, Ordering::Relaxed);
+        self.cpu_limit_ns.store(cpu_millis.saturating_mul(1_000_000), Ordering::Relaxed);
+    }
+
+    /// Whether the container was ended for its memory.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory.load(Ordering::Relaxed)
+    }
+}
+
+/// A guest wanted more memory than its container may have.
+#[derive(Debug, thiserror::Error)]
+#[error("out of memory: {wanted} bytes are more than the container's limit of {limit}")]
+pub(crate) struct OutOfMemory {
+    wanted: u64,
+    limit: u64,
+}
+
+/// The state of one instance.
+pub(crate) struct Guest {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    config: Arc<WasiConfigVariables>,
+    usage: Arc<Usage>,
+    /// This instance's part of [`Usage::memory`].
+    memory: u64,
+}
+
+impl Guest {
+    pub(crate) fn new(wasi: WasiCtx, config: Arc<WasiConfigVariables>, usage: Arc<Usage>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        Self { wasi, http: WasiHttpCtx::new(), table, config, usage, memory: 0 }
+    }
+
+    /// A store for this guest, which yields to others at each tick of the engine's epoch.
+    pub(crate) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
+        let mut store = Store::new(engine, self);
+        store.limiter(|guest| guest);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        store
+    }
+
+    /// The guest's `wasi:config` variables: its environment.
+    pub(crate) fn config(&mut self) -> WasiConfig<'_> {
+        WasiConfig::from(&*self.config)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.usage.memory.fetch_sub(self.memory, Ordering::Relaxed);
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: wasmtime_wasi_http::default_hooks(),
+        }
+    }
+}
+
+impl ResourceLimiter for Guest {
+    /// Allows growth up to the container's limit, over all its instances. What can never fit is out of memory and ends
+    /// the container; what does not fit beside its siblings just now fails this instance alone.
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let grown = desired.saturating_sub(current) as u64;
+        let limit = self.usage.memory_limit();
+        let before = self.usage.memory.fetch_add(grown, Ordering::Relaxed);
+        if limit == 0 || before + grown <= limit {
+            self.memory += grown;
+            return Ok(true);
+        }
+        self.usage.memory.fetch_sub(grown, Ordering::Relaxed);
+        let alone = self.memory + grown;
+        if alone > limit {
+            self.usage.out_of_memory.store(true, Ordering::Relaxed);
+        }
+        Err(OutOfMemory { wanted: alone.max(before + grown), limit }.into())
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS && maximum.is_none_or(|maximum| desired <= maximum))
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
+    }
+}

@@ -1,0 +1,143 @@
+//! The runtime as a process: its lock, its socket, its end.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::{io::AsyncReadExt, net::UnixListener};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::{
+    Config, RuntimeError,
+    compile::Compiler,
+    cri, disk,
+    images::Store,
+    runtime::{Runtime, records::Records},
+};
+
+/// How long guests and open calls may take to end when the runtime does.
+const SHUTDOWN: Duration = Duration::from_millis(900);
+/// Largest CRI message, as containerd takes it.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Stack of the threads that guests' tasks run on (guests themselves have stacks of their own).
+const GUEST_THREAD_STACK_BYTES: usize = 1 << 20;
+
+/// Runs the runtime until `cancel` is cancelled or, where so configured, standard input closes.
+///
+/// # Errors
+/// When another runtime uses the same folder, or the folder, the engine or the socket cannot be used.
+pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), RuntimeError> {
+    disk::private_dir(&config.root).map_err(io_error("make the folder", &config.root))?;
+    let _lock = lock(&config.root)?;
+    // Both pulls and guests' outgoing requests use it; that it is set already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    raise_file_limit();
+    let guests = guest_runtime().map_err(io_error("start threads for", &config.root))?;
+    let cancel = cancel.child_token();
+    if config.exit_on_stdin_close {
+        tokio::spawn(cancel_when_stdin_closes(cancel.clone()));
+    }
+    let runtime = open(&config, guests.handle().clone(), cancel.clone());
+    let outcome = match runtime {
+        Ok(runtime) => serve(&config, runtime, cancel).await,
+        Err(error) => Err(error),
+    };
+    guests.shutdown_background();
+    outcome
+}
+
+fn open(
+    config: &Config,
+    guests: tokio::runtime::Handle,
+    cancel: CancellationToken,
+) -> Result<Arc<Runtime>, RuntimeError> {
+    let root = &config.root;
+    let images = Store::open(root).map_err(RuntimeError::Images)?;
+    let compiler = Compiler::open(root).map_err(RuntimeError::Compile)?;
+    compiler.remove_others();
+    let records = Records::open(root).map_err(io_error("use the state in", root))?;
+    let runtime = Runtime::open(images, compiler, records, guests, cancel);
+    Ok(Arc::new(runtime.map_err(io_error("read the state in", root))?))
+}
+
+async fn serve(config: &Config, runtime: Arc<Runtime>, cancel: CancellationToken) -> Result<(), RuntimeError> {
+    let listener = listen(&config.socket)?;
+    tracing::info!(socket = %config.socket.display(), "the Wasm runtime is ready");
+    let service = RuntimeServiceServer::new(cri::Service(runtime.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let images = ImageServiceServer::new(cri::Images(runtime.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let server = Server::builder()
+        .add_service(service)
+        .add_service(images)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), cancel.clone().cancelled_owned());
+    let end = async {
+        cancel.cancelled().await;
+        // Open event streams never end by themselves.
+        let _ = tokio::time::timeout(SHUTDOWN, runtime.end_all()).await;
+    };
+    let outcome = tokio::select! {
+        served = server => served,
+        () = end => Ok(()),
+    };
+    let _ = tokio::time::timeout(SHUTDOWN, runtime.end_all()).await;
+    let _ = disk::remove(&config.socket);
+    outcome.map_err(RuntimeError::Serve)
+}
+
+/// Takes the folder for this process, as long as the answer lives.
+fn lock(root: &Path) -> Result<Flock<File>, RuntimeError> {
+    let path = root.join("runtime.lock");
+    let file = File::create(&path).map_err(io_error("open", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RuntimeError::InUse { root: root.to_owned() })
+}
+
+/// Listens on the socket; one that a former runtime left is replaced (that none lives, the lock has shown).
+fn listen(socket: &Path) -> Result<UnixListener, RuntimeError> {
+    if let Some(dir) = socket.parent() {
+        disk::private_dir(dir).map_err(io_error("make the folder", dir))?;
+    }
+    disk::remove(socket).map_err(io_error("remove the stale socket", socket))?;
+    let listener = UnixListener::bind(socket).map_err(io_error("listen on", socket))?;
+    let only_us = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(socket, only_us).map_err(io_error("protect", socket))?;
+    Ok(listener)
+}
+
+fn guest_runtime() -> io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("skiff-guests")
+        .thread_stack_size(GUEST_THREAD_STACK_BYTES)
+        .enable_all()
+        .build()
+}
+
+async fn cancel_when_stdin_closes(cancel: CancellationToken) {
+    let mut stdin = tokio::io::stdin();
+    let mut chunk = [0; 64];
+    while let Ok(1..) = stdin.read(&mut chunk).await {}
+    cancel.cancel();
+}
+
+/// Each pod takes a socket and a log file: the few thousand of a node need more than the usual 1,024 descriptors.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> RuntimeError + 'a {
+    move |source| RuntimeError::Io { doing, path: path.to_owned(), source }
+}
