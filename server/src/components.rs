@@ -5,7 +5,7 @@ use std::sync::Arc;
 use skiff_api::user::UserInfo;
 use skiff_apiserver::{
     authz::Authorizer,
-    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, version::Version},
+    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial},
     registry::{Dispatch, Registry},
     server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
 };
@@ -30,7 +30,7 @@ pub(crate) fn api_server(
         catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
         dial: Arc::new(dial),
     };
-    Ok(ApiServer::new(ApiServerConfig { anonymous_auth: true, version: Version::default() }, parts))
+    Ok(ApiServer::new(ApiServerConfig::default(), parts))
 }
 
 /// Starts scheduler and controllers. All read through one set of informers; each writes as itself.
