@@ -7,6 +7,8 @@
 //! - [`decode`]: from the body of a request to an object.
 //! - [`defaults`]: the values of fields that a client leaves out.
 //! - [`discovery`]: what `/api` and `/apis` answer.
+//! - [`names`]: what names may look like.
+//! - [`validate`]: what is wrong with an object.
 //! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
@@ -24,6 +26,7 @@ pub mod decode;
 pub mod defaults;
 pub mod discovery;
 pub mod kinds;
+pub mod names;
 pub mod object;
 pub mod patch;
 pub mod quantity;
@@ -34,4 +37,5 @@ pub mod scale;
 pub mod status;
 pub mod table;
 pub mod user;
+pub mod validate;
 pub mod wire;
