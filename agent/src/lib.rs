@@ -1,6 +1,28 @@
 //! The node: keeps the pods that are bound to it, with or without the server.
+//!
+//! - [`pods`]: the life of a pod: a pure core, and a worker a pod around it.
+//! - [`runtime`]: CRI runtimes, and the supervision of the Wasm runtime's process.
+//! - [`volumes`], [`probes`]: what pods have and how they are asked how they are.
+//! - [`node`]: the Node object, its status and its Lease.
+//! - [`net`]: Services on this node.
+//! - [`streaming`]: the node's HTTPS API: logs, exec, attach, port-forward.
+//!
+//! Entry point: [`Agent::start`].
+
+mod agent;
+mod context;
+pub mod net;
+pub mod node;
+pub mod pods;
+pub mod probes;
+mod quantity;
+pub mod runtime;
+pub mod streaming;
+pub mod volumes;
 
 use std::{net::IpAddr, path::PathBuf};
+
+pub use agent::{Agent, AgentError};
 
 /// What a node needs to know at its start.
 #[derive(Clone, Debug)]

@@ -11,6 +11,8 @@
 
 pub mod backoff;
 pub mod client;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod https;
 pub mod informer;
 pub mod queue;

@@ -213,6 +213,10 @@ impl Hub {
         self.state.lock().compacted
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Ends all watches.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;

@@ -18,6 +18,7 @@ pub mod cache;
 mod hub;
 mod keys;
 mod memory;
+pub mod sqlite;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use futures::stream::BoxStream;
 use skiff_api::kinds::Durability;
 
 pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
 
 /// A revision: one growing sequence for the whole store. 0 is before the first write.
 pub type Revision = u64;

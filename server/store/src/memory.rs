@@ -109,6 +109,9 @@ impl Store for MemoryStore {
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
         let mut current = self.current.lock();
+        if self.hub.is_closed() {
+            return Err(StoreError::Unavailable("the datastore is closed".to_owned()));
+        }
         let there = current.get(&write.key);
         let revision = self.hub.published() + 1;
         let Some(event) = decide(&write, there, revision) else {

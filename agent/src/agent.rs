@@ -1,0 +1,179 @@
+//! Puts the node together and keeps it until it is told to end.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_cri::v1::VersionRequest;
+use k8s_openapi::{
+    api::{core::v1::{Pod, Service}, discovery::v1::EndpointSlice, node::v1::RuntimeClass},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use skiff_api::request::Options;
+use skiff_client::{Client, EventRecorder, Informers, https};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, ServiceProxy,
+    context::{Context, make_dir},
+    net::services,
+    node::{Facts, Machine, NodeKeeper},
+    pods::manager,
+    runtime::{Cri, CriError, grpc::CriSocket, router::Runtimes},
+    streaming,
+};
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The way to the API server cannot be set up.
+    #[error("cannot set up the connection to the API server")]
+    Client(#[from] https::SetupError),
+    /// A folder cannot be made.
+    #[error("cannot make the folder {folder}")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A container runtime does not answer.
+    #[error("the container runtime at {socket} does not answer")]
+    Runtime {
+        /// Its socket.
+        socket: String,
+        /// Why.
+        #[source]
+        source: CriError,
+    },
+    /// The node's HTTPS API cannot be served.
+    #[error("cannot serve the node's API")]
+    Serve(#[from] streaming::ServeError),
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Agent {
+    ready: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Agent {
+    /// Starts the node. It registers and becomes Ready in the background: [`Self::ready`].
+    pub async fn start(config: Config, cancel: CancellationToken) -> Result<Self, AgentError> {
+        make_dir(&config.data_dir)
+            .map_err(|source| AgentError::Folder { folder: config.data_dir.display().to_string(), source })?;
+        let client = connect(&config)?;
+        let (runtimes, runtime_name, runtime_version) = runtimes(&config).await?;
+        let facts = Facts {
+            name: config.node_name.clone(),
+            ip: config.node_ip,
+            port: config.kubelet_port,
+            max_pods: config.max_pods,
+            machine: Machine::read(&config.data_dir),
+            runtime_version,
+            handlers: runtimes.handlers().map(str::to_owned).collect(),
+        };
+        let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name, cancel.clone());
+        let (network, network_ready) = watch::channel(false);
+        let (ready_sender, ready) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let informers = Informers::new(client.clone(), cancel.clone());
+        let ctx = context(&config, client.clone(), recorder.clone(), &informers, runtimes.clone(), runtime_name, facts.allocatable());
+        let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
+        tasks.spawn(listener.run(cancel.clone()));
+        let keeper = NodeKeeper { client, facts, runtimes, network, ready: ready_sender, recorder };
+        tasks.spawn(keeper.run(cancel.clone()));
+        if config.service_proxy == ServiceProxy::UserSpace {
+            let slices = informers.of::<EndpointSlice>();
+            tasks.spawn(services::run(Arc::clone(&ctx.services), slices, ctx.recorder.clone(), cancel.clone()));
+        }
+        tasks.spawn(keep_pods(ctx, network_ready, cancel));
+        Ok(Self { ready, tasks })
+    }
+
+    /// Waits until the node was told to be Ready.
+    pub async fn ready(&self) {
+        // The sender goes with the node's task, at the end.
+        let mut ready = self.ready.clone();
+        let _ended = ready.wait_for(|ready| *ready).await;
+    }
+
+    /// Waits until everything has ended after the token was cancelled.
+    pub async fn stopped(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(e) = ended {
+                tracing::error!(error = %e, "a task of the node failed");
+            }
+        }
+    }
+}
+
+/// Pods are started once the runtimes have a network to put them in.
+async fn keep_pods(ctx: Arc<Context>, mut network: watch::Receiver<bool>, cancel: CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => return,
+        ready = network.wait_for(|ready| *ready) => if ready.is_err() { return },
+    }
+    tokio::select! {
+        () = cancel.cancelled() => return,
+        () = ctx.runtime_classes.synced() => {}
+    }
+    manager::run(ctx, cancel).await;
+}
+
+fn connect(config: &Config) -> Result<Client, AgentError> {
+    let identity = https::Identity::Certificate {
+        certificate: config.credentials.client_cert.clone(),
+        key: config.credentials.client_key.clone(),
+    };
+    let transport = https::Https::new(&https::Config {
+        server_url: config.server_url.clone(),
+        server_ca: config.credentials.server_ca.clone(),
+        identity,
+        user_agent: "skiff-agent".to_owned(),
+    })?;
+    Ok(Client::new(transport))
+}
+
+async fn runtimes(config: &Config) -> Result<(Runtimes, String, String), AgentError> {
+    let mut all: Vec<(Arc<dyn Cri>, Vec<String>)> = vec![];
+    let mut first = None;
+    for endpoint in &config.runtimes {
+        let cri = CriSocket::new(&endpoint.socket);
+        let version = cri
+            .version(VersionRequest::default())
+            .await
+            .map_err(|source| AgentError::Runtime { socket: endpoint.socket.display().to_string(), source })?;
+        first.get_or_insert((version.runtime_name, version.runtime_version));
+        all.push((Arc::new(cri), endpoint.handlers.clone()));
+    }
+    let (name, version) = first.unwrap_or_default();
+    let text = format!("{name}://{version}");
+    Ok((Runtimes::new(all), name, text))
+}
+
+fn context(
+    config: &Config,
+    client: Client,
+    recorder: EventRecorder,
+    informers: &Informers,
+    runtimes: Runtimes,
+    runtime_name: String,
+    allocatable: BTreeMap<String, Quantity>,
+) -> Arc<Context> {
+    let mine = Options { field_selector: Some(format!("spec.nodeName={}", config.node_name)), ..Options::default() };
+    Arc::new(Context {
+        node_name: config.node_name.clone(),
+        host_ips: vec![config.node_ip],
+        data_dir: config.data_dir.clone(),
+        client,
+        recorder,
+        runtimes,
+        runtime_name,
+        allocatable,
+        pods: informers.select::<Pod>(None, &mine),
+        services: informers.of::<Service>(),
+        runtime_classes: informers.of::<RuntimeClass>(),
+    })
+}

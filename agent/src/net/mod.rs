@@ -1,0 +1,3 @@
+//! The node's part of the cluster's network.
+
+pub mod services;

@@ -1,0 +1,231 @@
+//! The status of the node, from what is known of machine and runtimes; pure.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use jiff::Timestamp;
+use k8s_cri::v1::StatusResponse;
+use k8s_openapi::{
+    api::core::v1::{
+        DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures,
+        NodeStatus, NodeSystemInfo,
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
+};
+
+use super::Machine;
+
+/// The version that the node says it is.
+const KUBELET_VERSION: &str = "v1.36.2+skiff";
+/// How much of the disk is not given to pods, in percent (the kubelet's eviction threshold).
+const DISK_RESERVED_PERCENT: u64 = 10;
+/// How much memory is not given to pods (the kubelet's eviction threshold).
+const MEMORY_RESERVED_KIB: u64 = 100 * 1024;
+
+/// What does not change of a node.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub ip: IpAddr,
+    /// The port of its HTTPS API.
+    pub port: u16,
+    /// How many pods it takes.
+    pub max_pods: u32,
+    /// The machine.
+    pub machine: Machine,
+    /// The runtime's name and version, e.g. `skiff-wasm://0.1.0`.
+    pub runtime_version: String,
+    /// The handlers that its runtimes serve.
+    pub handlers: Vec<String>,
+}
+
+/// `amd64` and the like.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+impl Facts {
+    /// The labels that a node gives itself.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let pairs = [
+            ("kubernetes.io/hostname", self.name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", architecture()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", architecture()),
+            ("node.kubernetes.io/instance-type", "skiff"),
+        ];
+        pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    /// What the node has.
+    pub fn capacity(&self) -> BTreeMap<String, Quantity> {
+        self.resources(self.machine.memory_kib, format!("{}Ki", self.machine.disk_bytes / 1024))
+    }
+
+    /// What of it pods may have.
+    pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        let disk = self.machine.disk_bytes - self.machine.disk_bytes / 100 * DISK_RESERVED_PERCENT;
+        self.resources(self.machine.memory_kib.saturating_sub(MEMORY_RESERVED_KIB), disk.to_string())
+    }
+
+    fn resources(&self, memory_kib: u64, disk: String) -> BTreeMap<String, Quantity> {
+        let pairs = [
+            ("cpu", self.machine.cpus.to_string()),
+            ("memory", format!("{memory_kib}Ki")),
+            ("ephemeral-storage", disk),
+            ("pods", self.max_pods.to_string()),
+            ("hugepages-1Gi", "0".to_owned()),
+            ("hugepages-2Mi", "0".to_owned()),
+        ];
+        pairs.into_iter().map(|(key, value)| (key.to_owned(), Quantity(value))).collect()
+    }
+}
+
+/// How the runtimes are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeHealth {
+    problems: Vec<String>,
+    features: BTreeMap<String, (bool, bool)>,
+}
+
+impl RuntimeHealth {
+    /// No runtime was asked yet; `network`: whether they know the node's podCIDR.
+    pub fn new(network: bool) -> Self {
+        let mut health = Self::default();
+        if !network {
+            health.network_problem("NetworkPluginNotReady", "Network plugin returns error: the node has no podCIDR yet");
+        }
+        health
+    }
+
+    fn network_problem(&mut self, reason: &str, message: &str) {
+        if !self.problems.iter().any(|problem| problem.contains("network not ready")) {
+            self.problems.push(format!(
+                "container runtime network not ready: NetworkReady=false reason:{reason} message:{message}"
+            ));
+        }
+    }
+
+    /// Takes in what a runtime says.
+    pub fn add(&mut self, answer: StatusResponse) {
+        for condition in answer.status.map(|status| status.conditions).unwrap_or_default() {
+            match (condition.r#type.as_str(), condition.status) {
+                ("NetworkReady", false) => self.network_problem(&condition.reason, &condition.message),
+                ("RuntimeReady", false) => self.problems.push(format!(
+                    "container runtime not ready: RuntimeReady=false reason:{} message:{}",
+                    condition.reason, condition.message
+                )),
+                _ => {}
+            }
+        }
+        for handler in answer.runtime_handlers {
+            let features = handler.features.unwrap_or_default();
+            self.features.insert(handler.name, (features.recursive_read_only_mounts, features.user_namespaces));
+        }
+    }
+
+    /// A runtime does not answer.
+    pub fn away(&mut self, why: &str) {
+        self.problems.push(format!("container runtime is down: {why}"));
+    }
+
+    /// Whether pods can be started.
+    pub fn is_ready(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// The status; transition times of what did not change are kept.
+pub(super) fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    let known = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let fine = |kind: &str, reason: &str, message: &str| condition(known, kind, false, reason, message, now);
+    let ready = match health.is_ready() {
+        true => condition(known, "Ready", true, "KubeletReady", "kubelet is posting ready status", now),
+        false => condition(known, "Ready", false, "KubeletNotReady", &joined(&health.problems), now),
+    };
+    NodeStatus {
+        addresses: Some(vec![address("InternalIP", facts.ip.to_string()), address("Hostname", facts.name.clone())]),
+        capacity: Some(facts.capacity()),
+        allocatable: Some(facts.allocatable()),
+        conditions: Some(vec![
+            fine("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            fine("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            fine("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ready,
+        ]),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: facts.port.into() }) }),
+        node_info: Some(info(facts)),
+        runtime_handlers: Some(handlers(facts, health)),
+        ..NodeStatus::default()
+    }
+}
+
+/// Whether two statuses say the same, heartbeats aside.
+pub(super) fn same(before: &NodeStatus, after: &NodeStatus) -> bool {
+    let strip = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+            condition.last_transition_time = None;
+        }
+        status.images = None;
+        status.features = None;
+        status
+    };
+    strip(before) == strip(after)
+}
+
+fn joined(problems: &[String]) -> String {
+    match problems {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}
+
+fn address(kind: &str, address: String) -> NodeAddress {
+    NodeAddress { type_: kind.to_owned(), address }
+}
+
+fn condition(known: &[NodeCondition], kind: &str, status: bool, reason: &str, message: &str, now: Timestamp) -> NodeCondition {
+    let status = if status { "True" } else { "False" };
+    let before = known.iter().find(|condition| condition.type_ == kind && condition.status == status);
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: Some(Time(now)),
+        last_transition_time: before.and_then(|before| before.last_transition_time.clone()).or(Some(Time(now))),
+    }
+}
+
+fn info(facts: &Facts) -> NodeSystemInfo {
+    NodeSystemInfo {
+        architecture: architecture().to_owned(),
+        boot_id: facts.machine.boot_id.clone(),
+        container_runtime_version: facts.runtime_version.clone(),
+        kernel_version: facts.machine.kernel.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.to_owned(),
+        machine_id: facts.machine.machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: facts.machine.os_image.clone(),
+        swap: None,
+        system_uuid: facts.machine.system_uuid.clone(),
+    }
+}
+
+fn handlers(facts: &Facts, health: &RuntimeHealth) -> Vec<NodeRuntimeHandler> {
+    let features = |name: &String| {
+        let (recursive, users) = health.features.get(name).copied().unwrap_or_default();
+        NodeRuntimeHandlerFeatures { recursive_read_only_mounts: Some(recursive), user_namespaces: Some(users) }
+    };
+    let handler = |name: &String| NodeRuntimeHandler { name: Some(name.clone()), features: Some(features(name)) };
+    facts.handlers.iter().map(handler).collect()
+}

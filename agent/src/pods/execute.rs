@@ -1,0 +1,386 @@
+//! Carries out actions: the part of a pod's life that talks to runtimes and disks. Decides nothing.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_cri::v1::{
+    CreateContainerRequest, DnsConfig, ImageSpec, ImageStatusRequest, Mount, PodSandboxConfig, PullImageRequest,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StopContainerRequest, StopPodSandboxRequest,
+};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Container, Pod, Secret},
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions},
+};
+use skiff_api::status::ApiError;
+use skiff_client::EventType;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    config::{self, ContainerInputs},
+    env, fields::Fields,
+    hooks,
+    model::{Action, DesiredPod, Subject},
+};
+use crate::{
+    context::{Context, make_dir},
+    runtime::{Cri, CriError},
+    volumes::{mounts, setup::{Volumes, fetch}},
+};
+
+/// What came of an action.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The volumes are there, or not, and why.
+    Mounted(Result<(), String>),
+    /// The volumes are gone.
+    Unmounted,
+    /// A sandbox was made, or not.
+    Sandbox(Result<(), String>),
+    /// An image is there (its reference), or not (reason and message).
+    Image(String, Result<String, (&'static str, String)>),
+    /// A container was started, or not (reason and message).
+    Started(String, Result<(), (&'static str, String)>),
+    /// Something was stopped or removed.
+    Done,
+    /// The object was deleted.
+    Deleted,
+    /// The status was written.
+    Reported(Result<Box<Pod>, ApiError>),
+    /// It failed and is to be tried again after the action's subject was left alone for a while.
+    Retry(String),
+}
+
+/// All that an action needs.
+#[derive(Clone)]
+pub struct Job {
+    /// What the agent's parts share.
+    pub ctx: Arc<Context>,
+    /// The pod.
+    pub desired: DesiredPod,
+    /// Its runtime.
+    pub cri: Option<Arc<dyn Cri>>,
+    /// Its addresses.
+    pub pod_ips: Vec<IpAddr>,
+    /// The newest sandbox's try.
+    pub attempt: u32,
+    /// A sandbox that is not ready any more and is to be replaced.
+    pub replaced: Option<String>,
+    /// Its volumes.
+    pub volumes: Arc<Mutex<Volumes>>,
+    /// Ends what need not be finished once the pod is to go: pulls, post-start hooks.
+    pub going: CancellationToken,
+}
+
+impl Job {
+    /// Carries out one action.
+    pub async fn run(self, action: Action) -> Outcome {
+        match action {
+            Action::MountVolumes => self.mount().await,
+            Action::UnmountVolumes => self.unmount().await,
+            Action::RunSandbox { attempt } => Outcome::Sandbox(self.run_sandbox(attempt).await),
+            Action::StopSandbox { id } => {
+                done(self.call(|cri| async move { cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id }).await }).await)
+            }
+            Action::RemoveSandbox { id } => {
+                done(self.call(|cri| async move { cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id }).await }).await)
+            }
+            Action::RemoveContainer { id, .. } => {
+                done(self.call(|cri| async move { cri.remove_container(RemoveContainerRequest { container_id: id }).await }).await)
+            }
+            Action::EnsureImage { container } => {
+                let result = tokio::select! {
+                    () = self.going.cancelled() => Err(("ErrImagePull", "the pod is deleted".to_owned())),
+                    result = self.ensure_image(&container) => result,
+                };
+                Outcome::Image(container, result)
+            }
+            Action::StartContainer { container, attempt, sandbox_id, image_ref } => {
+                let result = self.start(&container, attempt, sandbox_id, image_ref).await;
+                Outcome::Started(container, result)
+            }
+            Action::StopContainer { container, id, grace_seconds, message } => {
+                self.stop(&container, id, grace_seconds, message).await
+            }
+            Action::FinishDeletion => self.finish_deletion().await,
+            Action::ExceedDeadline | Action::WakeAt(_) => Outcome::Done,
+        }
+    }
+
+    fn event(&self, container: Option<&str>, kind: EventType, reason: &str, message: impl Into<String>) {
+        self.ctx.event(&self.desired.pod, container, kind, reason, message);
+    }
+
+    async fn call<T, F>(&self, call: impl FnOnce(Arc<dyn Cri>) -> F) -> Result<T, CriError>
+    where
+        F: Future<Output = Result<T, CriError>>,
+    {
+        let handler = self.ctx.handler(&self.desired.pod);
+        match &self.cri {
+            Some(cri) => call(Arc::clone(cri)).await,
+            None => Err(CriError {
+                code: tonic::Code::Unknown,
+                message: format!("failed to get sandbox runtime: no runtime for {handler:?} is configured"),
+            }),
+        }
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        Fields { desired: &self.desired, pod_ips: &self.pod_ips, allocatable: &self.ctx.allocatable }
+    }
+
+    async fn mount(&self) -> Outcome {
+        let result = self.volumes.lock().await.set_up(&self.fields(), Timestamp::now()).await;
+        Outcome::Mounted(result.map_err(|(volume, e)| {
+            let message = format!("MountVolume.SetUp failed for volume {volume:?} : {}", e.chain());
+            self.event(None, EventType::Warning, "FailedMount", &*message);
+            message
+        }))
+    }
+
+    async fn unmount(&self) -> Outcome {
+        let torn = self.volumes.lock().await.tear_down();
+        for folder in [self.ctx.pod_dir(self.desired.uid()), self.ctx.log_dir(&self.desired.pod)] {
+            if let Err(e) = std::fs::remove_dir_all(&folder) {
+                if e.kind() != std::io::ErrorKind::NotFound {
+                    return Outcome::Retry(format!("cannot remove {}: {e}", folder.display()));
+                }
+            }
+        }
+        torn.map_or_else(|e| Outcome::Retry(e.chain()), |()| Outcome::Unmounted)
+    }
+
+    fn sandbox_config(&self, attempt: u32) -> PodSandboxConfig {
+        config::sandbox(&self.desired, attempt, &self.ctx.log_dir(&self.desired.pod), self.dns())
+    }
+
+    fn dns(&self) -> DnsConfig {
+        let given = self.desired.spec().dns_config.clone().unwrap_or_default();
+        let option = |option: k8s_openapi::api::core::v1::PodDNSConfigOption| {
+            let name = option.name.unwrap_or_default();
+            option.value.map_or(name.clone(), |value| format!("{name}:{value}"))
+        };
+        DnsConfig {
+            servers: given.nameservers.unwrap_or_default(),
+            searches: given.searches.unwrap_or_default(),
+            options: given.options.unwrap_or_default().into_iter().map(option).collect(),
+        }
+    }
+
+    async fn run_sandbox(&self, attempt: u32) -> Result<(), String> {
+        let logs = self.ctx.log_dir(&self.desired.pod);
+        make_dir(&logs).map_err(|e| format!("cannot make {}: {e}", logs.display()))?;
+        if let Some(id) = self.replaced.clone() {
+            self.event(None, EventType::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+            let stopped = self.call(|cri| async move { cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id }).await });
+            if let Err(e) = stopped.await {
+                tracing::debug!(error = %e, "an old sandbox could not be stopped");
+            }
+        }
+        let request = RunPodSandboxRequest {
+            config: Some(self.sandbox_config(attempt)),
+            runtime_handler: self.ctx.handler(&self.desired.pod),
+        };
+        let made = self.call(|cri| async move { cri.run_pod_sandbox(request).await }).await;
+        made.map(drop).map_err(|e| {
+            let message = format!("Failed to create pod sandbox: {e}");
+            self.event(None, EventType::Warning, "FailedCreatePodSandBox", &*message);
+            message
+        })
+    }
+
+    async fn ensure_image(&self, name: &str) -> Result<String, (&'static str, String)> {
+        let image = self.container(name).map_err(|e| ("InspectFailed", e))?.image.clone().unwrap_or_default();
+        let failed = |reason: &'static str, message: String| {
+            self.event(Some(name), EventType::Warning, "Failed", format!("Error: {reason}"));
+            (reason, message)
+        };
+        let tagged = super::image::with_tag(&image).map_err(|e| {
+            let message = format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {e}");
+            self.event(Some(name), EventType::Warning, "InspectFailed", &*message);
+            failed("InvalidImageName", message)
+        })?;
+        let policy = self.container(name).ok().and_then(|container| container.image_pull_policy.as_deref());
+        let policy = policy.unwrap_or(if tagged.ends_with(":latest") { "Always" } else { "IfNotPresent" });
+        let spec = ImageSpec {
+            image: tagged,
+            user_specified_image: image.clone(),
+            runtime_handler: self.ctx.handler(&self.desired.pod),
+            ..ImageSpec::default()
+        };
+        let request = ImageStatusRequest { image: Some(spec.clone()), verbose: false };
+        let present = self.call(|cri| async move { cri.image_status(request).await }).await;
+        let present = present.map_err(|e| failed("ImageInspectError", format!("Failed to inspect image {image:?}: {e}")))?.image;
+        match (policy, present) {
+            ("IfNotPresent" | "Never", Some(found)) => {
+                let message = format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                self.event(Some(name), EventType::Normal, "Pulled", message);
+                Ok(found.id)
+            }
+            ("Never", None) => {
+                let message = format!("Container image {image:?} is not present with pull policy of Never");
+                self.event(Some(name), EventType::Warning, "ErrImageNeverPull", &*message);
+                Err(failed("ErrImageNeverPull", message))
+            }
+            _ => self.pull(name, &image, spec).await.map_err(|message| failed("ErrImagePull", message)),
+        }
+    }
+
+    async fn pull(&self, name: &str, image: &str, spec: ImageSpec) -> Result<String, String> {
+        self.event(Some(name), EventType::Normal, "Pulling", format!("Pulling image {image:?}"));
+        let begun = std::time::Instant::now();
+        let sandbox_config = Some(self.sandbox_config(self.attempt));
+        let request = PullImageRequest { image: Some(spec.clone()), auth: None, sandbox_config };
+        let pulled = self.call(|cri| async move { cri.pull_image(request).await }).await.map_err(|e| {
+            self.event(Some(name), EventType::Warning, "Failed", format!("Failed to pull image {image:?}: {e}"));
+            e.to_string()
+        })?;
+        let took = begun.elapsed().as_secs_f64();
+        let request = ImageStatusRequest { image: Some(spec), verbose: false };
+        let status = self.call(|cri| async move { cri.image_status(request).await }).await;
+        let size = status.ok().and_then(|status| status.image).map_or(0, |image| image.size);
+        let message = format!("Successfully pulled image {image:?} in {took:.3}s ({took:.3}s including waiting). Image size: {size} bytes.");
+        self.event(Some(name), EventType::Normal, "Pulled", message);
+        Ok(pulled.image_ref)
+    }
+
+    fn container(&self, name: &str) -> Result<&Container, String> {
+        self.desired.container(name).ok_or_else(|| format!("container {name} not found"))
+    }
+
+    async fn start(
+        &self,
+        name: &str,
+        attempt: u32,
+        sandbox_id: String,
+        image_ref: String,
+    ) -> Result<(), (&'static str, String)> {
+        let failed = |reason: &'static str, message: String| {
+            self.event(Some(name), EventType::Warning, "Failed", format!("Error: {message}"));
+            (reason, message)
+        };
+        let container = self.container(name).map_err(|e| ("CreateContainerConfigError", e))?;
+        let inputs = self.inputs(container, attempt, image_ref).await.map_err(|e| failed("CreateContainerConfigError", e))?;
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox_id,
+            config: Some(config::container(&self.desired, container, inputs)),
+            sandbox_config: Some(self.sandbox_config(self.attempt)),
+        };
+        let created = self.call(|cri| async move { cri.create_container(request).await }).await;
+        let id = created.map_err(|e| failed("CreateContainerError", e.message.clone()))?.container_id;
+        self.event(Some(name), EventType::Normal, "Created", "Container created");
+        let request = StartContainerRequest { container_id: id.clone() };
+        let started = self.call(|cri| async move { cri.start_container(request).await }).await;
+        started.map_err(|e| failed("RunContainerError", e.message.clone()))?;
+        self.event(Some(name), EventType::Normal, "Started", "Container started");
+        self.post_start(container, &id).await
+    }
+
+    async fn post_start(&self, container: &Container, id: &str) -> Result<(), (&'static str, String)> {
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        let (Some(hook), Some(cri)) = (hook, &self.cri) else { return Ok(()) };
+        let ip = self.pod_ips.first().copied();
+        let result = tokio::select! {
+            () = self.going.cancelled() => Ok(()),
+            result = hooks::run(&**cri, hook, container, id, ip, hooks::POST_START_LIMIT) => result,
+        };
+        let Err(message) = result else { return Ok(()) };
+        self.event(Some(&container.name), EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
+        let killing = "FailedPostStartHook".to_owned();
+        self.stop(&container.name, id.to_owned(), self.desired.grace_seconds(), killing).await;
+        Err(("PostStartHookError", message))
+    }
+
+    async fn inputs(&self, container: &Container, attempt: u32, image_ref: String) -> Result<ContainerInputs, String> {
+        let env = env::resolve(container, &self.sources(container).await?, &self.fields()).map_err(|e| e.to_string())?;
+        let volumes = self.volumes.lock().await;
+        let all = self.desired.spec().volumes.as_deref().unwrap_or_default();
+        let mut mounts = mounts::of(container, all, &env, |volume| volumes.path(volume)).map_err(|e| e.chain())?;
+        let logs = self.ctx.log_dir(&self.desired.pod).join(&container.name);
+        make_dir(&logs).map_err(|e| format!("cannot make {}: {e}", logs.display()))?;
+        let runtime_handler = self.ctx.handler(&self.desired.pod);
+        let termination_file = self.termination_file(container, attempt);
+        if let Some(file) = &termination_file {
+            let at = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+            mounts.push(Mount { container_path: at.to_owned(), host_path: file.clone(), ..Mount::default() });
+        }
+        Ok(ContainerInputs { attempt, image_ref, runtime_handler, env, mounts, termination_file })
+    }
+
+    /// A file of the host for the container's termination message.
+    fn termination_file(&self, container: &Container, attempt: u32) -> Option<String> {
+        let folder = self.ctx.pod_dir(self.desired.uid()).join("containers").join(&container.name);
+        let file = folder.join(attempt.to_string());
+        let made = make_dir(&folder).and_then(|()| std::fs::File::create(&file).map(drop));
+        made.inspect_err(|e| tracing::warn!(error = %e, "no file for the termination message")).ok()?;
+        Some(file.display().to_string())
+    }
+
+    /// Fetches what the environment refers to.
+    async fn sources(&self, container: &Container) -> Result<env::Sources, String> {
+        let (maps, secrets) = env::references(container);
+        let namespace = self.desired.namespace();
+        let mut sources = env::Sources::default();
+        for name in maps {
+            let found = fetch::<ConfigMap>(&self.ctx.client, namespace, &name).await.map_err(|e| e.chain())?;
+            sources.config_maps.extend(found.map(|map| (name, Arc::new(map))));
+        }
+        for name in secrets {
+            let found = fetch::<Secret>(&self.ctx.client, namespace, &name).await.map_err(|e| e.chain())?;
+            sources.secrets.extend(found.map(|secret| (name, Arc::new(secret))));
+        }
+        self.ctx.services.synced().await;
+        sources.services.extend(self.ctx.services.get("default", "kubernetes"));
+        sources.services.extend(self.ctx.services.list_in(namespace));
+        Ok(sources)
+    }
+
+    async fn stop(&self, name: &str, id: String, grace_seconds: i64, message: String) -> Outcome {
+        self.event(Some(name), EventType::Normal, "Killing", message);
+        let left = self.pre_stop(name, &id, grace_seconds).await;
+        let request = StopContainerRequest { container_id: id, timeout: left };
+        done(self.call(|cri| async move { cri.stop_container(request).await }).await)
+    }
+
+    /// Runs the pre-stop hook within the grace period; what is left of it, at least two seconds if there was any.
+    async fn pre_stop(&self, name: &str, id: &str, grace_seconds: i64) -> i64 {
+        let container = self.desired.container(name);
+        let hook = container.and_then(|container| container.lifecycle.as_ref()?.pre_stop.as_ref());
+        let (Some(container), Some(hook), Some(cri), true) = (container, hook, &self.cri, grace_seconds > 0) else {
+            return grace_seconds;
+        };
+        let begun = std::time::Instant::now();
+        let within = Duration::from_secs(grace_seconds.try_into().unwrap_or(0));
+        let run = hooks::run(&**cri, hook, container, id, self.pod_ips.first().copied(), within);
+        if let Ok(Err(_)) = tokio::time::timeout(within, run).await {
+            self.event(Some(name), EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
+        }
+        let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+        grace_seconds.saturating_sub(spent).max(2)
+    }
+
+    async fn finish_deletion(&self) -> Outcome {
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: Some(self.desired.uid().to_owned()), resource_version: None }),
+            ..DeleteOptions::default()
+        };
+        match self.ctx.client.delete::<Pod>(self.desired.namespace(), self.desired.name(), &options).await {
+            Ok(_) => Outcome::Deleted,
+            Err(e) if e.code == 404 || e.code == 409 => Outcome::Deleted,
+            Err(e) => Outcome::Retry(e.message),
+        }
+    }
+}
+
+/// What is not there any more was stopped or removed.
+fn done<T>(result: Result<T, CriError>) -> Outcome {
+    match result {
+        Err(e) if !e.is_not_found() => Outcome::Retry(e.to_string()),
+        _ => Outcome::Done,
+    }
+}
+
+/// A subject with what came of its action.
+pub type Finished = (Option<Subject>, Outcome);

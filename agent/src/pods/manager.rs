@@ -1,0 +1,156 @@
+//! Starts a worker for each pod of the node, tells it what concerns it, and one for each sandbox whose pod is gone.
+
+use std::{collections::{BTreeMap, BTreeSet, HashMap}, sync::Arc};
+
+use k8s_cri::v1::ListPodSandboxRequest;
+use k8s_openapi::{api::core::v1::{Pod, PodSpec}, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use skiff_client::Change;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    config::{POD_NAME, POD_NAMESPACE, POD_UID},
+    worker::{Input, worker},
+};
+use crate::{context::Context, runtime::watch::{Heard, watch}};
+
+/// How much may be heard of runtimes before it is taken in.
+const HEARD: usize = 256;
+
+struct Manager {
+    ctx: Arc<Context>,
+    workers: BTreeMap<String, mpsc::Sender<Input>>,
+    tasks: JoinSet<String>,
+    cancel: CancellationToken,
+}
+
+/// Keeps the node's pods until cancelled; ends when all workers have.
+pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
+    let (sender, mut heard) = mpsc::channel(HEARD);
+    for cri in ctx.runtimes.all() {
+        tokio::spawn(watch(Arc::clone(cri), sender.clone(), cancel.clone()));
+    }
+    let mut changes = ctx.pods.subscribe();
+    let mut manager = Manager { ctx, workers: BTreeMap::new(), tasks: JoinSet::new(), cancel: cancel.clone() };
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            change = changes.next() => match change {
+                Some(change) => manager.changed(change).await,
+                None => break,
+            },
+            Some(what) = heard.recv() => manager.heard(what).await,
+            Some(ended) = manager.tasks.join_next() => manager.ended(ended),
+        }
+    }
+    while manager.tasks.join_next().await.is_some() {}
+}
+
+impl Manager {
+    async fn changed(&mut self, change: Change<Pod>) {
+        match change {
+            Change::Added(pod) | Change::Modified { new: pod, .. } => self.wanted(pod).await,
+            Change::Deleted(pod) => self.gone(pod.metadata.uid.as_deref().unwrap_or_default()).await,
+            Change::Resync => self.resync().await,
+        }
+    }
+
+    async fn resync(&mut self) {
+        if !self.ctx.pods.is_synced() {
+            return;
+        }
+        let pods = self.ctx.pods.list();
+        let uids: BTreeSet<_> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        for uid in self.workers.keys().filter(|uid| !uids.contains(*uid)).cloned().collect::<Vec<_>>() {
+            self.gone(&uid).await;
+        }
+        for pod in pods {
+            self.wanted(pod).await;
+        }
+        self.remove_orphans().await;
+    }
+
+    async fn wanted(&mut self, pod: Arc<Pod>) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if let Some(inbox) = self.workers.get(&uid) {
+            if inbox.send(Input::Pod(Arc::clone(&pod))).await.is_ok() {
+                return;
+            }
+        }
+        self.begin(uid, pod, false);
+    }
+
+    fn begin(&mut self, uid: String, pod: Arc<Pod>, gone: bool) {
+        let (inbox, task) = worker(Arc::clone(&self.ctx), pod, gone, &self.cancel);
+        self.workers.insert(uid.clone(), inbox);
+        self.tasks.spawn(async move {
+            task.await;
+            uid
+        });
+    }
+
+    async fn gone(&mut self, uid: &str) {
+        if let Some(inbox) = self.workers.get(uid) {
+            let _ended = inbox.send(Input::Gone).await;
+        }
+    }
+
+    fn ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(uid) => {
+                // A worker may have been told of the pod again while it ended.
+                if self.workers.get(&uid).is_some_and(mpsc::Sender::is_closed) {
+                    self.workers.remove(&uid);
+                }
+            }
+            Err(e) => tracing::error!(error = %e, "a pod's worker failed"),
+        }
+    }
+
+    async fn heard(&mut self, what: Heard) {
+        match what {
+            Heard::Pod(uid) => {
+                if let Some(inbox) = self.workers.get(&uid) {
+                    // A full inbox means that the worker is about to look anyway.
+                    let _full = inbox.try_send(Input::Heard);
+                }
+            }
+            Heard::All => {
+                for inbox in self.workers.values() {
+                    let _full = inbox.try_send(Input::Heard);
+                }
+                self.remove_orphans().await;
+            }
+            Heard::Gone => tracing::warn!("the container runtime went away"),
+        }
+    }
+
+    /// Sandboxes whose pods are not known any more get workers that take them away.
+    async fn remove_orphans(&mut self) {
+        if !self.ctx.pods.is_synced() {
+            return;
+        }
+        let known: BTreeSet<_> = self.ctx.pods.list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        for cri in self.ctx.runtimes.all().to_vec() {
+            let Ok(listed) = cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await else { continue };
+            for sandbox in listed.items {
+                let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
+                if !uid.is_empty() && !known.contains(&uid) && !self.workers.contains_key(&uid) {
+                    self.begin(uid, Arc::new(orphan(&sandbox.labels, sandbox.runtime_handler)), true);
+                }
+            }
+        }
+    }
+}
+
+/// What can be said of a pod from its sandbox alone.
+fn orphan(labels: &HashMap<String, String>, handler: String) -> Pod {
+    let metadata = ObjectMeta {
+        name: labels.get(POD_NAME).cloned(),
+        namespace: labels.get(POD_NAMESPACE).cloned(),
+        uid: labels.get(POD_UID).cloned(),
+        ..ObjectMeta::default()
+    };
+    let runtime_class_name = (!handler.is_empty()).then_some(handler);
+    Pod { metadata, spec: Some(PodSpec { runtime_class_name, ..PodSpec::default() }), status: None }
+}

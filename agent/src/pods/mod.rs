@@ -1,0 +1,32 @@
+//! The life of a pod: what is wanted and what was seen go in, what is to be done and what is to be told come out.
+//!
+//! - [`model`]: the pod as it is desired and as it was observed, and the actions.
+//! - [`decide()`]: the actions that bring the one closer to the other; pure.
+//! - [`status()`]: the `PodStatus` that says where the pod is; pure.
+//! - [`restart`]: restart policies and the crash back-off.
+//! - [`worker`]: one task a pod, which runs actions and feeds what came of them back; [`manager`] starts the workers.
+//! - [`execute`]: the actions themselves, against CRI, each with a deadline.
+
+mod conditions;
+pub mod config;
+mod decide;
+pub mod env;
+pub mod execute;
+mod expand;
+pub mod fields;
+pub mod hooks;
+mod image;
+mod init;
+pub mod manager;
+mod memory;
+pub mod model;
+pub mod observe;
+mod patch;
+mod phase;
+pub mod qos;
+pub mod restart;
+mod status;
+pub mod worker;
+
+pub use decide::decide;
+pub use status::status;

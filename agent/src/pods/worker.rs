@@ -1,0 +1,433 @@
+//! One task a pod: observes, decides, lets actions run side by side, reports the status. All that happens to a pod
+//! passes through its worker one after the other.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use serde_json::Value;
+use skiff_api::request::{ContentType, Options};
+use skiff_client::{EventType, Informers, Kind};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    decide,
+    execute::{Finished, Job, Outcome},
+    memory,
+    model::{Action, DesiredPod, Ended, ImageState, ObservedPod, RunState, Subject, VolumeState},
+    observe, patch, restart, status,
+};
+use crate::{
+    context::Context,
+    probes::{self, Verdict, run::Target},
+    runtime::Cri,
+    volumes::setup::{Volumes, references},
+};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A newer version of the object.
+    Pod(Arc<Pod>),
+    /// The object is gone.
+    Gone,
+    /// Something happened in the runtime.
+    Heard,
+    /// What the volumes are made of changed.
+    Sources,
+}
+
+/// How many inputs wait for a busy worker.
+const INBOX: usize = 64;
+/// How long a failed stop, removal or report is left alone.
+const COOL_DOWN: Duration = Duration::from_secs(1);
+
+/// The task of one pod.
+pub struct Worker {
+    ctx: Arc<Context>,
+    desired: DesiredPod,
+    observed: ObservedPod,
+    volumes: Arc<Mutex<Volumes>>,
+    running: FuturesUnordered<BoxFuture<'static, Finished>>,
+    wake_at: Option<Timestamp>,
+    probes: BTreeMap<String, (String, CancellationToken)>,
+    verdicts: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
+    inbox: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    crash_told: BTreeMap<String, String>,
+    reported: Option<Value>,
+    watching: bool,
+    first_look: bool,
+    going: CancellationToken,
+    cancel: CancellationToken,
+}
+
+/// The worker of a pod, and the way to tell it things. It ends when the pod is gone and nothing of it is left, or
+/// with `cancel`.
+pub fn worker(
+    ctx: Arc<Context>,
+    pod: Arc<Pod>,
+    gone: bool,
+    cancel: &CancellationToken,
+) -> (mpsc::Sender<Input>, impl Future<Output = ()> + Send + 'static) {
+    let inbox = mpsc::channel(INBOX);
+    let sender = inbox.0.clone();
+    let desired = DesiredPod { pod, gone, host_ips: ctx.host_ips.clone() };
+    let folder = ctx.pod_dir(desired.uid());
+    // What an earlier agent left of a pod that goes now is to be taken away too.
+    let left = desired.deleting() && folder.exists();
+    let volumes = Volumes::new(&folder, ctx.client.clone());
+    let worker = Worker {
+        reported: serde_json::to_value(desired.api_status()).ok(),
+        observed: ObservedPod {
+            runtime_name: ctx.runtime_name.clone(),
+            first_seen: Some(Timestamp::now()),
+            volumes: if left { VolumeState::Ready } else { VolumeState::Absent },
+            ..ObservedPod::default()
+        },
+        volumes: Arc::new(Mutex::new(volumes)),
+        running: FuturesUnordered::new(),
+        wake_at: None,
+        probes: BTreeMap::new(),
+        verdicts: mpsc::channel(INBOX),
+        inbox,
+        crash_told: BTreeMap::new(),
+        watching: false,
+        first_look: true,
+        going: cancel.child_token(),
+        cancel: cancel.child_token(),
+        desired,
+        ctx,
+    };
+    (sender, worker.run())
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            self.wake_at = None;
+            if self.observe().await && self.step() {
+                break;
+            }
+            if !self.wait().await {
+                break;
+            }
+        }
+        self.cancel.cancel();
+    }
+
+    /// Looks at the runtime; false if it does not answer, which is tried again.
+    async fn observe(&mut self) -> bool {
+        let Some(cri) = self.cri() else { return true };
+        match observe::observe(&*cri, self.desired.uid()).await {
+            Ok(mut found) => {
+                if self.first_look && !self.desired.gone {
+                    observe::recall_lost(&self.desired, &mut found, Timestamp::now());
+                }
+                self.keep_recalled(&mut found);
+                self.observed.sandboxes = found.sandboxes;
+                self.observed.containers = found.containers;
+                if std::mem::take(&mut self.first_look) {
+                    memory::adopt(&self.desired, &mut self.observed);
+                }
+                true
+            }
+            Err(e) => {
+                tracing::debug!(pod = self.desired.name(), error = %e, "the runtime does not answer");
+                self.wake_at = Timestamp::now().checked_add(SignedDuration::from_secs(1)).ok();
+                false
+            }
+        }
+    }
+
+    /// Recalled containers have no id; they stay until a real one takes their place or the pod goes.
+    fn keep_recalled(&self, found: &mut observe::Found) {
+        if self.desired.deleting() {
+            found.containers.retain(|_, all| all.iter().any(|seen| !seen.id.is_empty()));
+            return;
+        }
+        for (name, all) in &self.observed.containers {
+            if let [only] = all.as_slice() {
+                if only.id.is_empty() && !found.containers.contains_key(name) {
+                    found.containers.insert(name.clone(), all.clone());
+                }
+            }
+        }
+    }
+
+    fn cri(&self) -> Option<Arc<dyn Cri>> {
+        self.ctx.runtimes.of(&self.ctx.handler(&self.desired.pod))
+    }
+
+    /// One turn: probes, report, actions. True once nothing is left to do, ever.
+    fn step(&mut self) -> bool {
+        let now = Timestamp::now();
+        self.keep_probes();
+        self.report(now);
+        self.tell_crashes(now);
+        for action in decide(&self.desired, &self.observed, now) {
+            match action {
+                Action::WakeAt(at) => self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at))),
+                Action::ExceedDeadline => self.exceed_deadline(),
+                action => self.launch(action),
+            }
+        }
+        self.flip_pull_reasons(now);
+        self.renew_tokens();
+        self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        let observed = &self.observed;
+        self.desired.gone
+            && self.running.is_empty()
+            && observed.sandboxes.is_empty()
+            && observed.containers.values().all(Vec::is_empty)
+            && observed.volumes == VolumeState::Absent
+    }
+
+    fn launch(&mut self, action: Action) {
+        let subject = action.subject();
+        self.observed.busy.extend(subject.clone());
+        let job = Job {
+            ctx: Arc::clone(&self.ctx),
+            desired: self.desired.clone(),
+            cri: self.cri(),
+            pod_ips: self.pod_ips(),
+            attempt: self.observed.sandbox().map_or(0, |sandbox| sandbox.attempt),
+            replaced: self.observed.sandbox().map(|sandbox| sandbox.id.clone()),
+            volumes: Arc::clone(&self.volumes),
+            going: self.going.clone(),
+        };
+        self.running.push(async move { (subject, job.run(action).await) }.boxed());
+    }
+
+    fn pod_ips(&self) -> Vec<std::net::IpAddr> {
+        self.observed.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
+    }
+
+    fn exceed_deadline(&mut self) {
+        let message = "Pod was active on the node longer than the specified deadline".to_owned();
+        self.ctx.event(&self.desired.pod, None, EventType::Normal, "DeadlineExceeded", &*message);
+        self.observed.ended = Some(Ended { reason: "DeadlineExceeded".to_owned(), message });
+        self.wake_at = Some(Timestamp::now());
+    }
+
+    /// Waits for whatever comes first and takes it in; false when the worker is to end.
+    async fn wait(&mut self) -> bool {
+        let delay = self.wake_at.map(|at| at.duration_since(Timestamp::now()).max(SignedDuration::from_millis(1)));
+        let delay = delay.and_then(|delay| Duration::try_from(delay).ok()).unwrap_or(Duration::MAX);
+        tokio::select! {
+            () = self.cancel.cancelled() => return false,
+            () = tokio::time::sleep(delay) => {}
+            Some(finished) = self.running.next(), if !self.running.is_empty() => self.finish(finished),
+            Some(verdict) = self.verdicts.1.recv() => self.judge(&verdict),
+            Some(input) = self.inbox.1.recv() => self.take(input),
+        }
+        // What else is there already is taken in the same turn.
+        while let Some(input) = self.inbox.1.recv().now_or_never().flatten() {
+            self.take(input);
+        }
+        true
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Pod(pod) => {
+                let version = |pod: &Pod| pod.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
+                if version(&pod) >= version(&self.desired.pod) {
+                    self.desired.pod = pod;
+                }
+            }
+            Input::Gone => self.desired.gone = true,
+            Input::Heard => {}
+            Input::Sources => {
+                if self.observed.volumes != VolumeState::Absent && !self.observed.is_busy(&Subject::Volumes) {
+                    self.launch(Action::MountVolumes);
+                }
+            }
+        }
+        if self.desired.deleting() {
+            self.going.cancel();
+        }
+    }
+
+    fn finish(&mut self, (subject, outcome): Finished) {
+        let now = Timestamp::now();
+        memory::remember(&self.desired, &mut self.observed, &outcome, now);
+        match outcome {
+            Outcome::Retry(message) => {
+                tracing::warn!(pod = self.desired.name(), %message, "an action failed; it is tried again");
+                return self.cool_down(subject);
+            }
+            Outcome::Reported(Ok(pod)) => {
+                self.ctx.pods.observe((*pod).clone());
+                self.take(Input::Pod(Arc::from(pod)));
+            }
+            Outcome::Reported(Err(e)) if e.code == 404 => self.desired.gone = true,
+            Outcome::Reported(Err(e)) => {
+                tracing::debug!(pod = self.desired.name(), error = %e, "the status could not be written");
+                self.reported = None;
+                return self.cool_down(subject);
+            }
+            Outcome::Deleted => self.desired.gone = true,
+            Outcome::Mounted(Ok(())) => self.watch_sources(),
+            _ => {}
+        }
+        if let Some(subject) = subject {
+            self.observed.busy.remove(&subject);
+        }
+    }
+
+    /// Leaves a subject alone for a while: it stays busy.
+    fn cool_down(&mut self, subject: Option<Subject>) {
+        self.running.push(
+            async move {
+                tokio::time::sleep(COOL_DOWN).await;
+                (subject, Outcome::Done)
+            }
+            .boxed(),
+        );
+    }
+
+    /// Writes the status if it is not the one that was written last. The object is busy meanwhile, so that it is not
+    /// deleted before its last status is told.
+    fn report(&mut self, now: Timestamp) {
+        if self.desired.gone || self.observed.is_busy(&Subject::Object) {
+            return;
+        }
+        let Ok(wanted) = serde_json::to_value(status(&self.desired, &self.observed, now)) else { return };
+        if self.reported.as_ref() == Some(&wanted) {
+            return;
+        }
+        let patch = patch::of(self.desired.uid(), self.desired.api_status(), &wanted);
+        self.reported = Some(wanted);
+        self.observed.busy.insert(Subject::Object);
+        let (client, pod) = (self.ctx.client.clone(), Arc::clone(&self.desired.pod));
+        let write = async move {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let form = ContentType::StrategicMergePatch;
+            let written = client.patch::<Pod>(namespace, name, Some("status"), form, &patch).await;
+            (Some(Subject::Object), Outcome::Reported(written.map(Box::new)))
+        };
+        self.running.push(write.boxed());
+    }
+
+    /// After `ErrImagePull` was told comes the back-off.
+    fn flip_pull_reasons(&mut self, now: Timestamp) {
+        for (name, memory) in &mut self.observed.memory {
+            let Some(failed_at) = memory.pull_failed_at else { continue };
+            let ImageState::Failed { reason, message } = &mut memory.image else { continue };
+            if reason != "ErrImagePull" || memory.pull_backoff.due(failed_at) <= now {
+                continue;
+            }
+            let image = self.desired.container(name).and_then(|c| c.image.clone()).unwrap_or_default();
+            *message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
+            *reason = "ImagePullBackOff".to_owned();
+            let pod = &self.desired.pod;
+            self.ctx.event(pod, Some(name), EventType::Normal, "BackOff", format!("Back-off pulling image {image:?}"));
+            self.ctx.event(pod, Some(name), EventType::Warning, "Failed", "Error: ImagePullBackOff");
+        }
+    }
+
+    /// One event for each end of a container that is followed by a wait.
+    fn tell_crashes(&mut self, now: Timestamp) {
+        if self.desired.deleting() || super::decide::is_over(&self.desired, &self.observed) {
+            return;
+        }
+        for container in self.desired.all_containers() {
+            let name = &container.name;
+            let Some(ended) = self.observed.newest(name).filter(|seen| seen.state == RunState::Exited) else { continue };
+            let backoff = &self.observed.memory_of(name).crash_backoff;
+            let again = restart::restarts(&self.desired, container, ended.exit_code);
+            let waits = again && restart::backing_off(backoff, ended, now).is_some();
+            if waits && self.crash_told.get(name) != Some(&ended.id) {
+                self.crash_told.insert(name.clone(), ended.id.clone());
+                let message = format!("Back-off restarting failed container {name} in pod {}", self.desired.full_name());
+                self.ctx.event(&self.desired.pod, Some(name), EventType::Warning, "BackOff", message);
+            }
+        }
+    }
+
+    fn judge(&mut self, verdict: &Verdict) {
+        if let Some(failure) = &verdict.failure {
+            let message = format!("{} probe failed: {failure}", verdict.kind.as_str());
+            self.ctx.event(&self.desired.pod, Some(&verdict.container), EventType::Warning, "Unhealthy", message);
+        }
+        memory::probed(&self.desired, &mut self.observed, verdict);
+    }
+
+    /// Starts the probes of containers that run, ends those of containers that do not.
+    fn keep_probes(&mut self) {
+        let (observed, deleting) = (&self.observed, self.desired.deleting());
+        self.probes.retain(|name, (id, cancel)| {
+            let keep = !deleting && observed.is_running(name) && observed.newest(name).is_some_and(|seen| seen.id == *id);
+            if !keep {
+                cancel.cancel();
+            }
+            keep
+        });
+        if deleting {
+            return;
+        }
+        let Some(cri) = self.cri() else { return };
+        for container in self.desired.all_containers() {
+            let probed = container.startup_probe.is_some() || container.readiness_probe.is_some() || container.liveness_probe.is_some();
+            let busy = observed.is_busy(&Subject::Container(container.name.clone()));
+            let seen = observed.newest(&container.name).filter(|seen| seen.state == RunState::Running);
+            let Some(seen) = seen.filter(|_| probed && !busy && !self.probes.contains_key(&container.name)) else { continue };
+            let cancel = self.cancel.child_token();
+            let pod_ip = match self.desired.spec().host_network {
+                Some(true) => self.desired.host_ips.first().copied(),
+                _ => observed.ready_sandbox().and_then(|sandbox| sandbox.ips.first().copied()),
+            };
+            let target = Target { cri: Arc::clone(&cri), container: container.clone(), id: seen.id.clone(), pod_ip };
+            tokio::spawn(probes::watch_container(target, self.verdicts.0.clone(), cancel.clone()));
+            self.probes.insert(container.name.clone(), (seen.id.clone(), cancel));
+        }
+    }
+
+    fn renew_tokens(&mut self) {
+        let Ok(volumes) = self.volumes.try_lock() else { return };
+        let Some(at) = volumes.renew_at() else { return };
+        drop(volumes);
+        if at > Timestamp::now() {
+            self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
+        } else if self.observed.volumes == VolumeState::Ready && !self.observed.is_busy(&Subject::Volumes) && !self.desired.deleting() {
+            self.launch(Action::MountVolumes);
+        }
+    }
+
+    /// Follows the objects that the volumes are made of, so that a change reaches the files.
+    fn watch_sources(&mut self) {
+        if std::mem::replace(&mut self.watching, true) {
+            return;
+        }
+        let (maps, secrets) = references(self.desired.spec().volumes.as_deref().unwrap_or_default());
+        for name in maps {
+            self.follow::<ConfigMap>(&name);
+        }
+        for name in secrets {
+            self.follow::<Secret>(&name);
+        }
+    }
+
+    fn follow<K: Kind>(&self, name: &str) {
+        let informers = Informers::new(self.ctx.client.clone(), self.cancel.child_token());
+        let options = Options { field_selector: Some(format!("metadata.name={name}")), ..Options::default() };
+        let informer = informers.select::<K>(Some(self.desired.namespace()), &options);
+        let (inbox, cancel) = (self.inbox.0.clone(), self.cancel.clone());
+        tokio::spawn(async move {
+            let mut changes = informer.subscribe();
+            informer.synced().await;
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    change = changes.next() => if change.is_none() || inbox.send(Input::Sources).await.is_err() { return },
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,12 @@
+//! Container runtimes: the CRI calls as a trait, the client of a CRI socket, the events that a runtime sends, and the
+//! supervision of the Wasm runtime's process.
+
+pub mod cri;
+pub mod error;
+pub mod grpc;
+pub mod process;
+pub mod router;
+pub mod watch;
+
+pub use cri::Cri;
+pub use error::CriError;

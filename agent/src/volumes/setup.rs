@@ -1,0 +1,272 @@
+//! Makes a pod's volumes, refreshes those that are made of objects, takes them away.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{
+        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+        core::v1::{ConfigMap, HostPathVolumeSource, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection},
+    },
+};
+use skiff_client::{Client, Kind};
+
+use super::{
+    VolumeError, atomic,
+    payload::{self, DEFAULT_MODE, File, Payload, mode},
+};
+use crate::pods::fields::Fields;
+
+/// How long a token lives where nothing else is said.
+const TOKEN_SECONDS: i64 = 3600;
+/// A token is renewed when this part of its life is left.
+const TOKEN_RENEW_PERCENT: i64 = 20;
+
+/// One pod's volumes on the node.
+#[derive(Debug)]
+pub struct Volumes {
+    folder: PathBuf,
+    client: Client,
+    tokens: BTreeMap<String, (String, Timestamp)>,
+}
+
+impl Volumes {
+    /// The volumes of the pod with this folder.
+    pub fn new(pod_folder: &Path, client: Client) -> Self {
+        Self { folder: pod_folder.join("volumes"), client, tokens: BTreeMap::new() }
+    }
+
+    /// Where a volume is on the host.
+    pub fn path(&self, volume: &Volume) -> PathBuf {
+        if let Some(host) = &volume.host_path {
+            return PathBuf::from(&host.path);
+        }
+        let plugin = match volume {
+            Volume { empty_dir: Some(_), .. } => "empty-dir",
+            Volume { config_map: Some(_), .. } => "configmap",
+            Volume { secret: Some(_), .. } => "secret",
+            Volume { downward_api: Some(_), .. } => "downward-api",
+            _ => "projected",
+        };
+        self.folder.join(format!("kubernetes.io~{plugin}")).join(&volume.name)
+    }
+
+    /// Makes or refreshes all volumes; the error names the volume.
+    pub async fn set_up(&mut self, fields: &Fields<'_>, now: Timestamp) -> Result<(), (String, VolumeError)> {
+        for volume in fields.desired.spec().volumes.iter().flatten() {
+            self.set_up_one(volume, fields, now).await.map_err(|e| (volume.name.clone(), e))?;
+        }
+        Ok(())
+    }
+
+    /// When a token must be renewed.
+    pub fn renew_at(&self) -> Option<Timestamp> {
+        self.tokens.values().map(|(_, renew_at)| *renew_at).min()
+    }
+
+    /// Takes everything away.
+    pub fn tear_down(&self) -> Result<(), VolumeError> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(VolumeError::Io { path: self.folder.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn set_up_one(&mut self, volume: &Volume, fields: &Fields<'_>, now: Timestamp) -> Result<(), VolumeError> {
+        let path = self.path(volume);
+        if let Some(source) = &volume.host_path {
+            return check_host_path(source);
+        }
+        if volume.empty_dir.is_some() {
+            return make_dir(&path, 0o777);
+        }
+        let payload = self.make(volume, fields, now).await?.ok_or(VolumeError::Unsupported)?;
+        let stamp = now.as_nanosecond().to_string();
+        make_dir(&path, 0o755)?;
+        atomic::write(&path, &payload, &stamp).map_err(|source| VolumeError::Io { path, source })
+    }
+
+    /// The files of a volume that is made of objects; `None` for other kinds of volumes.
+    async fn make(&mut self, volume: &Volume, fields: &Fields<'_>, now: Timestamp) -> Result<Option<Payload>, VolumeError> {
+        if let Some(source) = &volume.config_map {
+            let mode = mode(source.default_mode, DEFAULT_MODE);
+            let optional = source.optional == Some(true);
+            let payload = self.config_map(&source.name, source.items.as_ref(), optional, mode, fields).await?;
+            return Ok(Some(payload));
+        }
+        if let Some(source) = &volume.secret {
+            let mode = mode(source.default_mode, DEFAULT_MODE);
+            let name = source.secret_name.as_deref().unwrap_or_default();
+            let optional = source.optional == Some(true);
+            let payload = self.secret(name, source.items.as_ref(), optional, mode, fields).await?;
+            return Ok(Some(payload));
+        }
+        if let Some(source) = &volume.downward_api {
+            let mode = mode(source.default_mode, DEFAULT_MODE);
+            let payload = payload::downward(source.items.as_deref().unwrap_or_default(), fields, mode)?;
+            return Ok(Some(payload));
+        }
+        let Some(source) = &volume.projected else { return Ok(None) };
+        let mode = mode(source.default_mode, DEFAULT_MODE);
+        let mut payload = Payload::new();
+        for projection in source.sources.iter().flatten() {
+            payload.extend(self.project(&volume.name, projection, mode, fields, now).await?);
+        }
+        Ok(Some(payload))
+    }
+
+    async fn project(
+        &mut self,
+        volume: &str,
+        projection: &VolumeProjection,
+        mode: u32,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<Payload, VolumeError> {
+        if let Some(source) = &projection.config_map {
+            let optional = source.optional == Some(true);
+            return self.config_map(&source.name, source.items.as_ref(), optional, mode, fields).await;
+        }
+        if let Some(source) = &projection.secret {
+            return self.secret(&source.name, source.items.as_ref(), source.optional == Some(true), mode, fields).await;
+        }
+        if let Some(source) = &projection.downward_api {
+            return payload::downward(source.items.as_deref().unwrap_or_default(), fields, mode);
+        }
+        let Some(source) = &projection.service_account_token else { return Err(VolumeError::Unsupported) };
+        if !payload::stays_inside(&source.path) {
+            return Err(VolumeError::Path(source.path.clone()));
+        }
+        let token = self.token(volume, source, fields, now).await?;
+        Ok([(source.path.clone(), File { data: token.into_bytes(), mode })].into())
+    }
+
+    async fn config_map(
+        &self,
+        name: &str,
+        items: Option<&Vec<k8s_openapi::api::core::v1::KeyToPath>>,
+        optional: bool,
+        mode: u32,
+        fields: &Fields<'_>,
+    ) -> Result<Payload, VolumeError> {
+        match fetch::<ConfigMap>(&self.client, fields.desired.namespace(), name).await? {
+            Some(map) => payload::config_map(&map, items, optional, mode),
+            None if optional => Ok(Payload::new()),
+            None => Err(VolumeError::Missing { kind: "configmap", name: name.to_owned() }),
+        }
+    }
+
+    async fn secret(
+        &self,
+        name: &str,
+        items: Option<&Vec<k8s_openapi::api::core::v1::KeyToPath>>,
+        optional: bool,
+        mode: u32,
+        fields: &Fields<'_>,
+    ) -> Result<Payload, VolumeError> {
+        match fetch::<Secret>(&self.client, fields.desired.namespace(), name).await? {
+            Some(secret) => payload::secret(&secret, items, optional, mode),
+            None if optional => Ok(Payload::new()),
+            None => Err(VolumeError::Missing { kind: "secret", name: name.to_owned() }),
+        }
+    }
+
+    /// A token bound to the pod: the one at hand unless it is due for renewal.
+    async fn token(
+        &mut self,
+        volume: &str,
+        source: &ServiceAccountTokenProjection,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<String, VolumeError> {
+        let key = format!("{volume}/{}", source.path);
+        if let Some((token, _)) = self.tokens.get(&key).filter(|(_, renew_at)| *renew_at > now) {
+            return Ok(token.clone());
+        }
+        let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
+        let request = token_request(source, fields, seconds);
+        let account = fields.desired.spec().service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+        let namespace = fields.desired.namespace();
+        let api = |source| VolumeError::Api { what: format!("a token of serviceaccount {account:?}"), source };
+        let answer = self.client.create_subresource::<ServiceAccount, _>(namespace, account, "token", &request).await;
+        let answer: TokenRequest = serde_json::from_slice(&answer.map_err(api)?)
+            .map_err(|e| api(skiff_api::status::ApiError::internal(e)))?;
+        let status = answer.status.unwrap_or_default();
+        let expires = status.expiration_timestamp.map_or(now, |time| time.0);
+        let token = status.token.unwrap_or_default();
+        let life = expires.duration_since(now).max(SignedDuration::from_secs(1));
+        let renew_at = now.checked_add(life * i32::try_from(100 - TOKEN_RENEW_PERCENT).unwrap_or(80) / 100).unwrap_or(now);
+        self.tokens.insert(key, (token.clone(), renew_at));
+        Ok(token)
+    }
+}
+
+fn token_request(source: &ServiceAccountTokenProjection, fields: &Fields<'_>, seconds: i64) -> TokenRequest {
+    let bound = BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(fields.desired.name().to_owned()),
+        uid: Some(fields.desired.uid().to_owned()),
+    };
+    let audiences = source.audience.clone().into_iter().filter(|audience| !audience.is_empty()).collect();
+    let spec = TokenRequestSpec { audiences: Some(audiences), bound_object_ref: Some(bound), expiration_seconds: Some(seconds) };
+    TokenRequest { spec: Some(spec), ..TokenRequest::default() }
+}
+
+/// An object, or `None` where it is not there.
+pub async fn fetch<K: Kind>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, VolumeError> {
+    match client.get::<K>(namespace, name).await {
+        Ok(object) => Ok(Some(object)),
+        Err(e) if e.code == 404 => Ok(None),
+        Err(source) => Err(VolumeError::Api { what: format!("{} {namespace}/{name}", K::KIND.to_lowercase()), source }),
+    }
+}
+
+/// The config maps and the secrets that a pod's volumes are made of.
+pub fn references(volumes: &[Volume]) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
+    for volume in volumes {
+        maps.extend(volume.config_map.as_ref().map(|source| source.name.clone()));
+        secrets.extend(volume.secret.as_ref().and_then(|source| source.secret_name.clone()));
+        for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+            maps.extend(source.config_map.as_ref().map(|source| source.name.clone()));
+            secrets.extend(source.secret.as_ref().map(|source| source.name.clone()));
+        }
+    }
+    (maps, secrets)
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), VolumeError> {
+    let io = |source| VolumeError::Io { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(io)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io)
+}
+
+fn check_host_path(source: &HostPathVolumeSource) -> Result<(), VolumeError> {
+    let path = Path::new(&source.path);
+    let found = fs::metadata(path).ok();
+    let is = |test: fn(&fs::Metadata) -> bool| found.as_ref().is_some_and(test);
+    let (right, wanted) = match source.type_.as_deref().unwrap_or_default() {
+        "Directory" => (is(fs::Metadata::is_dir), "directory"),
+        "File" => (is(fs::Metadata::is_file), "file"),
+        "Socket" => (is(|m| m.file_type().is_socket()), "socket file"),
+        "CharDevice" => (is(|m| m.file_type().is_char_device()), "character device"),
+        "BlockDevice" => (is(|m| m.file_type().is_block_device()), "block device"),
+        "DirectoryOrCreate" if found.is_none() => return make_dir(path, 0o755),
+        "DirectoryOrCreate" => (is(fs::Metadata::is_dir), "directory"),
+        "FileOrCreate" if found.is_none() => {
+            let made = fs::File::create_new(path).map(drop);
+            return made.map_err(|error| VolumeError::Io { path: path.to_owned(), source: error });
+        }
+        "FileOrCreate" => (is(fs::Metadata::is_file), "file"),
+        _ => return Ok(()),
+    };
+    if right { Ok(()) } else { Err(VolumeError::HostPath { path: path.to_owned(), wanted }) }
+}

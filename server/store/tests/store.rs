@@ -1,0 +1,54 @@
+//! The suite of the store, run on every implementation.
+
+#![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod suite;
+
+/// Each behaviour on each implementation, by name.
+macro_rules! on_all {
+    ($($behaviour:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                crate::suite::$behaviour(&crate::suite::Place::memory()).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                crate::suite::$behaviour(&crate::suite::Place::sqlite()).await;
+            })*
+        }
+    };
+}
+
+on_all!(
+    create_gives_growing_revisions,
+    create_of_what_is_there_is_refused_with_it,
+    get_of_what_is_not_there_is_none,
+    update_needs_the_revision_it_expects,
+    delete_needs_the_revision_it_expects,
+    recreated_key_has_a_new_create_revision,
+    one_of_many_swaps_wins,
+    range_has_only_the_prefix_in_order,
+    range_pages_cover_everything_once,
+    range_at_an_old_revision,
+    range_at_a_future_revision_is_refused,
+    range_at_a_compacted_revision_is_refused,
+    paging_while_writing_is_consistent,
+    watch_from_now_sees_each_change,
+    watch_from_an_old_revision_sees_what_came_since,
+    watch_from_a_future_revision_is_refused,
+    watch_from_a_compacted_revision_is_refused,
+    watch_of_a_delete_has_the_last_object,
+    watch_has_no_gap_under_concurrent_writers,
+    slow_watcher_misses_nothing,
+    heartbeats_are_seen_at_once,
+    heartbeats_and_synced_writes_share_one_order,
+    heartbeats_show_in_pages_and_counts,
+    compaction_keeps_what_is_current,
+    size_grows_with_content,
+    close_ends_watches_and_refuses_writes,
+);
+
+mod sqlite_only;
