@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::json;
 use skiff_api::{
-    kinds::{Column, Durability, GroupVersionKind, ResourceDef, StorageKey},
+    kinds::{Kinds, ResourceDef},
     object::Object,
     request::{GroupVersionResource, Request, Verb},
     status::ApiError,
@@ -126,12 +126,12 @@ impl Authorizer for FakeAuthorizer {
     }
 }
 
-/// Pods alone.
+/// The built-in kinds, and documents that are easy to tell apart.
 pub(crate) struct FakeCatalog;
 
 impl Catalog for FakeCatalog {
     fn resource(&self, resource: &GroupVersionResource) -> Option<Arc<ResourceDef>> {
-        (resource.resource == "pods").then(|| Arc::new(pods()))
+        Kinds::builtin().resource(&resource.group, &resource.version, &resource.resource).cloned()
     }
 
     fn document(&self, path: &str, form: DocumentForm) -> Option<Document> {
@@ -145,30 +145,5 @@ impl Catalog for FakeCatalog {
             _ => return None,
         };
         Some(Document { body: Bytes::from_static(body.as_bytes()), digest: "ABC123".into() })
-    }
-}
-
-fn pods() -> ResourceDef {
-    let column = |name: &str, format: &str| Column {
-        name: name.to_owned(),
-        kind: "string".to_owned(),
-        format: format.to_owned(),
-        description: String::new(),
-        priority: 0,
-    };
-    ResourceDef {
-        gvk: GroupVersionKind { group: String::new(), version: "v1".to_owned(), kind: "Pod".to_owned() },
-        resource: "pods".to_owned(),
-        singular: "pod".to_owned(),
-        namespaced: true,
-        verbs: Vec::new(),
-        short_names: Vec::new(),
-        categories: Vec::new(),
-        subresources: Vec::new(),
-        columns: vec![column("Name", "name")],
-        selectable: Vec::new(),
-        storage: StorageKey { group: "core".to_owned(), resource: "pods".to_owned() },
-        stored: true,
-        durability: Durability::Synced,
     }
 }
