@@ -304,7 +304,8 @@ async fn start_node(
 
 /// The host's name as a node's name: lower case, without what a DNS name cannot hold.
 fn host_name() -> Result<String> {
-    let name = nix::unistd::gethostname().context("asking for the host's name")?.to_string_lossy().to_lowercase();
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("asking for the host's name")?;
+    let name = name.trim().to_lowercase();
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     let name: String = name.chars().map(|c| if fits(c) { c } else { '-' }).collect();
     let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -34,7 +34,7 @@ pub(crate) fn api_server(
 }
 
 /// Starts scheduler and controllers. All read through one set of informers; each writes as itself.
-pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, tasks: &TaskTracker, cancel: &CancellationToken) {
+pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &TaskTracker, cancel: &CancellationToken) {
     let reader = Client::new(api.local(component("system:kube-controller-manager")));
     let informers = Informers::new(reader, cancel.child_token());
     let scheduler = Client::new(api.local(component("system:kube-scheduler")));
@@ -49,7 +49,7 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, tasks: &TaskTracker, 
         move |name: &str| Client::new(api.local(service_account("kube-system", name)))
     };
     let controllers =
-        skiff_controllers::Config { cluster_cidr: config.cluster_cidr.clone(), ..skiff_controllers::Config::default() };
+        skiff_controllers::Config { root_ca: pki.server_ca().to_owned() };
     tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));
 }
 

@@ -159,7 +159,7 @@ impl Server {
             }
         });
         let admin = Client::new(api.local(components::administrator()));
-        components::start(&api, &config, &tasks, &cancel);
+        components::start(&api, &config, &pki, &tasks, &cancel);
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
         Ok(Self { pki, identities, url, admin, store, cacher, tasks, cancel })
     }
