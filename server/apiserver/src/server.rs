@@ -15,7 +15,7 @@ use crate::{
         catalog::Catalog,
         connect::{Connector, dial::Dial},
         health::{CheckScope, Health},
-        listen,
+        listen::{self, Patience},
         metrics::Metrics,
         tls::ServingTls,
         version::Version,
@@ -31,11 +31,13 @@ pub struct Config {
     pub anonymous_auth: bool,
     /// What `/version` says.
     pub version: Version,
+    /// How long clients are waited for.
+    pub patience: Patience,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { anonymous_auth: true, version: Version::default() }
+        Self { anonymous_auth: true, version: Version::default(), patience: Patience::default() }
     }
 }
 
@@ -74,6 +76,7 @@ impl ApiServer {
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             version: config.version,
+            patience: config.patience,
         });
         let ending = front.shutdown().clone();
         let serving = move || -> futures::future::BoxFuture<'static, Result<(), String>> {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use skiff_api::{kinds::ResourceDef, request::Request, status::ApiError, wire::Entry};
+use skiff_api::{kinds::ResourceDef, request::Request, status::ApiError, table::IncludeObject, wire::Entry};
 use skiff_client::List;
 
 use super::{
     body::{Body, Items},
     negotiate::{Encoding, Form, Shape},
     respond::{Reply, add_warnings, compressed, json_in_form, reply},
-    table::{Include, Tabulator},
+    table::Tabulator,
 };
 use crate::registry::{Answer, Answered};
 
@@ -27,7 +27,7 @@ pub struct Context {
     /// `group/version` of the objects.
     pub api_version: String,
     /// What each row of a table carries.
-    pub include: Include,
+    pub include: IncludeObject,
     /// Now, for ages.
     pub now: jiff::Timestamp,
 }
@@ -39,7 +39,7 @@ impl Context {
         let api_version =
             if gvr.group.is_empty() { gvr.version.clone() } else { format!("{}/{}", gvr.group, gvr.version) };
         let include = request.options.other.iter().find(|(name, _)| name == "includeObject");
-        let include = include.map_or(Include::Metadata, |(_, value)| Include::parse(value));
+        let include = include.and_then(|(_, value)| IncludeObject::parse(value)).unwrap_or_default();
         Self { form, def, api_version, include, now: jiff::Timestamp::now() }
     }
 
@@ -74,7 +74,7 @@ fn object(status: u16, entry: &Arc<Entry>, context: &Context) -> Result<Reply, A
         Shape::Whole => entry.json.clone(),
         Shape::Partial { .. } => partial(&entry.json, context.meta_version())?,
         Shape::Table { .. } => {
-            let tabulator = Tabulator::new(context);
+            let tabulator = Tabulator::new(context)?;
             let revision = entry.resource_version.to_string();
             let row = tabulator.row(&entry.json)?;
             Items::new(tabulator.head(&metadata(&revision, None, None), true), [row], b"]}\n").to_bytes()
@@ -115,7 +115,7 @@ fn list_reply(list: &List, remaining: Option<usize>, context: &Context) -> Resul
             Items::new(head, items?, b"]}\n")
         }
         Shape::Table { .. } => {
-            let tabulator = Tabulator::new(context);
+            let tabulator = Tabulator::new(context)?;
             let rows: Result<Vec<Bytes>, ApiError> = jsons.map(|json| tabulator.row(json)).collect();
             Items::new(tabulator.head(&metadata, true), rows?, b"]}\n")
         }

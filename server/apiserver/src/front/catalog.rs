@@ -1,10 +1,16 @@
 //! What the server serves, for the parts of the front that are about kinds and not about objects: the kind behind
 //! a URL, discovery and OpenAPI documents.
 
-use std::sync::Arc;
+use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
-use skiff_api::{kinds::ResourceDef, request::GroupVersionResource};
+use parking_lot::RwLock;
+use sha2::{Digest as _, Sha512};
+use skiff_api::{
+    discovery,
+    kinds::{Kinds, ResourceDef},
+    request::GroupVersionResource,
+};
 
 /// The kinds of the moment, built-in ones and those of CustomResourceDefinitions.
 pub trait Catalog: Send + Sync + 'static {
@@ -31,4 +37,95 @@ pub struct Document {
     pub body: Bytes,
     /// A digest of the body in hexadecimal digits: its ETag, without quotes.
     pub digest: Arc<str>,
+}
+
+impl Document {
+    /// A document with its digest (upper case hexadecimal digits of the SHA-512, as Kubernetes prints it).
+    pub fn new(body: Vec<u8>) -> Self {
+        let digest = Sha512::digest(&body).iter().fold(String::new(), |mut text, byte| {
+            _ = write!(text, "{byte:02X}");
+            text
+        });
+        Self { body: body.into(), digest: digest.into() }
+    }
+}
+
+/// The catalog of a table of kinds. Documents are made when they are first asked for.
+pub struct KindsCatalog {
+    kinds: &'static Kinds,
+    /// Where clients reach the server, `host:port`.
+    address: String,
+    /// By path; no more than there are kinds to tell of.
+    made: RwLock<HashMap<(String, DocumentForm), Document>>,
+}
+
+impl KindsCatalog {
+    /// Of these kinds, for clients that reach the server at `address` (`host:port`).
+    pub fn new(kinds: &'static Kinds, address: String) -> Self {
+        Self { kinds, address, made: RwLock::default() }
+    }
+
+    fn make(&self, path: &str, form: DocumentForm) -> Option<Vec<u8>> {
+        let kinds = self.kinds;
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        match (segments.as_slice(), form) {
+            (["api"], DocumentForm::Aggregated) => Some(discovery::aggregated_core(kinds)),
+            (["apis"], DocumentForm::Aggregated) => Some(discovery::aggregated_groups(kinds)),
+            (_, DocumentForm::Aggregated) => None,
+            (["api"], _) => Some(discovery::core_versions(kinds, &self.address)),
+            (["apis"], _) => Some(discovery::group_list(kinds)),
+            (["api", version], _) => discovery::resource_list(kinds, "", version),
+            (["apis", group], _) => discovery::group(kinds, group),
+            (["apis", group, version], _) if !group.is_empty() => discovery::resource_list(kinds, group, version),
+            _ => None,
+        }
+    }
+}
+
+impl Catalog for KindsCatalog {
+    fn resource(&self, resource: &GroupVersionResource) -> Option<Arc<ResourceDef>> {
+        self.kinds.resource(&resource.group, &resource.version, &resource.resource).cloned()
+    }
+
+    fn document(&self, path: &str, form: DocumentForm) -> Option<Document> {
+        let key = (path.to_owned(), form);
+        if let Some(document) = self.made.read().get(&key) {
+            return Some(document.clone());
+        }
+        let document = Document::new(self.make(path, form)?);
+        self.made.write().insert(key, document.clone());
+        Some(document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn discovery_has_its_documents() {
+        let catalog = KindsCatalog::new(Kinds::builtin(), "127.0.0.1:6443".to_owned());
+        let kind = |path: &str, form| {
+            let document = catalog.document(path, form)?;
+            let value: serde_json::Value = serde_json::from_slice(&document.body).unwrap();
+            Some(value["kind"].as_str().unwrap().to_owned())
+        };
+        for (path, expected) in [
+            ("/api", Some("APIVersions")),
+            ("/apis", Some("APIGroupList")),
+            ("/api/v1", Some("APIResourceList")),
+            ("/apis/apps", Some("APIGroup")),
+            ("/apis/apps/v1", Some("APIResourceList")),
+            ("/apis/apps/v9", None),
+            ("/apis/nonsense", None),
+            ("/apis//v1", None),
+            ("/api/v1/x", None),
+        ] {
+            assert_eq!(kind(path, DocumentForm::Plain).as_deref(), expected, "{path}");
+        }
+        assert_eq!(kind("/apis", DocumentForm::Aggregated).as_deref(), Some("APIGroupDiscoveryList"));
+        assert_eq!(kind("/apis/apps", DocumentForm::Aggregated), None);
+    }
 }

@@ -3,7 +3,7 @@
 //! One task a connection (HTTP/2 adds one a stream). When the server is told to stop it accepts no more, watches
 //! end, requests being worked on may finish within a grace period, and what is left then is cut.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{
     body::Incoming,
@@ -37,6 +37,21 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What its certificate says.
     pub identity: PeerIdentity,
+}
+
+/// How long the server waits for what a client should send.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the headers of an HTTP/1.1 request, and for the next request on such a connection.
+    pub headers: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { handshake: HANDSHAKE_TIMEOUT, headers: HEADER_TIMEOUT }
+    }
 }
 
 /// The two moments of the end: `stop` (finish what is begun) and `cut` (end now).
@@ -105,7 +120,9 @@ async fn connection(front: Arc<Front>, stream: TcpStream, address: SocketAddr, a
     drop(stream.set_nodelay(true));
     let handshake = TlsAcceptor::from(acceptance.config).accept(stream);
     let stopped = end.stop.clone();
-    let Some(Ok(Ok(stream))) = stopped.run_until_cancelled(timeout(HANDSHAKE_TIMEOUT, handshake)).await else { return };
+    let Some(Ok(Ok(stream))) = stopped.run_until_cancelled(timeout(front.patience().handshake, handshake)).await else {
+        return;
+    };
     let (_, session) = stream.get_ref();
     let identity = match &acceptance.verifier {
         Some(verifier) => identity(session.peer_certificates(), &**verifier, UnixTime::now()),
@@ -133,7 +150,7 @@ macro_rules! handler {
 async fn http1(front: Arc<Front>, peer: Arc<Peer>, stream: TlsStream<TcpStream>, end: End) -> hyper::Result<()> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(front.patience().headers)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), handler!(front, peer))
         .with_upgrades();

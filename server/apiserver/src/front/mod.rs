@@ -49,7 +49,7 @@ use self::{
     limits::{
         MAX_BODIES_KIB, MAX_HEADERS, MAX_IN_FLIGHT, MAX_LONG_RUNNING, MAX_URI_BYTES, QUEUE_TIMEOUT, REQUEST_TIMEOUT,
     },
-    listen::Peer,
+    listen::{Patience, Peer},
     metrics::{Label, Metrics},
     respond::Reply,
     version::Version,
@@ -75,6 +75,7 @@ pub struct Front {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     version: Version,
+    patience: Patience,
     slots: Slots,
     shutdown: CancellationToken,
 }
@@ -97,6 +98,8 @@ pub struct FrontParts {
     pub metrics: Arc<Metrics>,
     /// What `/version` says.
     pub version: Version,
+    /// How long clients are waited for.
+    pub patience: Patience,
 }
 
 /// A request on its way, and what is learnt about it for metrics.
@@ -117,7 +120,8 @@ impl Front {
             long_running: Arc::new(Semaphore::new(MAX_LONG_RUNNING)),
             bodies_kib: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
         };
-        let FrontParts { dispatch, authorizer, authenticator, catalog, connector, health, metrics, version } = parts;
+        let FrontParts { dispatch, authorizer, authenticator, catalog, connector, health, metrics, version, patience } =
+            parts;
         let shutdown = CancellationToken::new();
         Arc::new(Self {
             dispatch,
@@ -128,6 +132,7 @@ impl Front {
             health,
             metrics,
             version,
+            patience,
             slots,
             shutdown,
         })
@@ -136,6 +141,11 @@ impl Front {
     /// Cancelled when the server begins to end: watches and tunnels end with it.
     pub fn shutdown(&self) -> &CancellationToken {
         &self.shutdown
+    }
+
+    /// How long clients are waited for.
+    pub fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// Answers a request, whatever happens.

@@ -66,18 +66,8 @@ async fn once(
     let _room = room(front, user, &request, &body).await?;
     request.body = body::read(body).await?;
     request.content_type = content_type(headers, &request)?;
-    let answered = write(front, Arc::clone(user), request).await?;
+    let answered = front.dispatch.dispatch(user, request).await?;
     answer::encode(answered, &context)
-}
-
-/// A write that has begun is brought to its end, whether or not its client stays: half a write is nobody's wish.
-async fn write(front: &Front, user: Arc<UserInfo>, request: Request) -> Result<Answered, ApiError> {
-    let dispatch = Arc::clone(&front.dispatch);
-    let task = tokio::spawn(async move { dispatch.dispatch(&user, request).await });
-    task.await.map_err(|error| {
-        tracing::error!(%error, "a write's handler panicked");
-        ApiError::internal("the request could not be handled")
-    })?
 }
 
 /// Room for a body that is not small. Nobody may have it who may not make the request.

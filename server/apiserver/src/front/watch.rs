@@ -69,7 +69,7 @@ impl Framer {
             Shape::Whole => frame(kind, json, out),
             Shape::Partial { .. } => frame(kind, &partial(json, self.context.meta_version())?, out),
             Shape::Table { .. } => {
-                let tabulator = Tabulator::new(&self.context);
+                let tabulator = Tabulator::new(&self.context)?;
                 let mut table = tabulator.head("{}", !self.columns_sent).into_bytes();
                 self.columns_sent = true;
                 table.extend_from_slice(&tabulator.row(json)?);

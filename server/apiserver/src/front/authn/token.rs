@@ -1,10 +1,12 @@
 //! Bearer tokens.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use skiff_api::user::UserInfo;
+
+use crate::registry::Identity;
 
 /// Knows whose a token is.
 #[async_trait]
@@ -47,8 +49,20 @@ impl TokenAuthenticator for StaticTokens {
     }
 }
 
+/// The tokens that the registry's identity issues and knows (`TokenRequest`, `TokenReview`): those for the API
+/// server itself.
+pub struct IdentityTokens(pub Arc<dyn Identity>);
+
+#[async_trait]
+impl TokenAuthenticator for IdentityTokens {
+    async fn authenticate(&self, token: &str) -> Result<Option<UserInfo>, TokenError> {
+        // No audiences are named: those of the API server are meant.
+        self.0.review(token, &[]).await.map(|(user, _)| Some(user)).map_err(TokenError)
+    }
+}
+
 /// Several kinds of tokens: the first that knows the token says whose it is.
-pub struct AnyOf(pub Vec<std::sync::Arc<dyn TokenAuthenticator>>);
+pub struct AnyOf(pub Vec<Arc<dyn TokenAuthenticator>>);
 
 #[async_trait]
 impl TokenAuthenticator for AnyOf {
