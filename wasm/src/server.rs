@@ -46,13 +46,26 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), Runtim
     if config.exit_on_stdin_close {
         tokio::spawn(cancel_when_stdin_closes(cancel.clone()));
     }
-    let runtime = open(&config, guests.handle().clone(), cancel.clone());
-    let outcome = match runtime {
-        Ok(runtime) => serve(&config, runtime, cancel).await,
-        Err(error) => Err(error),
-    };
-    guests.shutdown_background();
-    outcome
+    let guests = Guests(Some(guests));
+    let runtime = open(&config, guests.handle(), cancel.clone())?;
+    serve(&config, runtime, cancel).await
+}
+
+/// The threads of guests. They are given up without waiting, since this may be dropped within another runtime.
+struct Guests(Option<tokio::runtime::Runtime>);
+
+impl Guests {
+    fn handle(&self) -> tokio::runtime::Handle {
+        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn open(
