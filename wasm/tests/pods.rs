@@ -191,6 +191,15 @@ async fn two_hundred_pods_quickly() {
     }
     println!("after a request each: {} kB a pod", (resident_kb() - memory) / PODS as i64);
     assert!(took < Duration::from_secs(20), "{took:?}");
+    let mut to_answer = Vec::new();
+    for n in 0..21 {
+        let one = Instant::now();
+        let (_, ip) = node.pod(&format!("timed-{n}"), container("hello", Some(8080))).await;
+        assert!(get(&ip, 8080, "/").await.starts_with("HTTP/1.1 200"));
+        to_answer.push(one.elapsed());
+    }
+    to_answer.sort();
+    println!("from nothing to the first answer: median {:?}, slowest {:?}", to_answer[10], to_answer[20]);
     let took = node.stop().await;
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
