@@ -4,6 +4,7 @@
 //! The server's registry, the client and the agent are shells around it.
 //!
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
+//! - [`convert`]: one stored object in several versions.
 //! - [`decode`]: from the body of a request to an object.
 //! - [`defaults`]: the values of fields that a client leaves out.
 //! - [`discovery`]: what `/api` and `/apis` answer.
@@ -22,6 +23,7 @@
 //! - [`user`]: who asks.
 
 mod data;
+pub mod convert;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
