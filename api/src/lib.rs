@@ -4,9 +4,12 @@
 //! The server's registry, the client and the agent are shells around it.
 //!
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
+//! - [`convert`]: one stored object in several versions.
 //! - [`decode`]: from the body of a request to an object.
 //! - [`defaults`]: the values of fields that a client leaves out.
 //! - [`discovery`]: what `/api` and `/apis` answer.
+//! - [`names`]: what names may look like.
+//! - [`validate`]: what is wrong with an object.
 //! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
@@ -20,10 +23,12 @@
 //! - [`user`]: who asks.
 
 mod data;
+pub mod convert;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
 pub mod kinds;
+pub mod names;
 pub mod object;
 pub mod patch;
 pub mod quantity;
@@ -34,4 +39,5 @@ pub mod scale;
 pub mod status;
 pub mod table;
 pub mod user;
+pub mod validate;
 pub mod wire;

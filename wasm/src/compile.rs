@@ -15,13 +15,16 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use skiff_mapped::{Vault, VaultError};
 use tokio::sync::{Semaphore, oneshot};
-use wasmtime::component::{Component, Linker};
+use wasmtime::{
+    Module,
+    component::{Component, Linker},
+};
 
 use crate::{
     disk,
     engine::{
-        guest::Guest,
-        new_engine, new_linker,
+        guest::{CoreGuest, Guest},
+        new_core_linker, new_engine, new_linker,
         program::{Program, ProgramError},
     },
     images::Store,
@@ -70,6 +73,7 @@ pub enum CompileError {
 pub(crate) struct Compiler {
     engine: wasmtime::Engine,
     linker: Linker<Guest>,
+    core_linker: wasmtime::Linker<CoreGuest>,
     vault: Arc<Vault>,
     programs: Mutex<HashMap<String, Weak<Program>>>,
     /// One at a time: compiling takes memory, and a second of the same component would be wasted.
@@ -79,11 +83,13 @@ pub(crate) struct Compiler {
 impl Compiler {
     /// Opens the folder of compiled components under `root`.
     pub(crate) fn open(root: &Path) -> Result<Self, CompileError> {
-        let engine = new_engine().map_err(|error| CompileError::Engine(format!("{error:#}")))?;
-        let linker = new_linker(&engine).map_err(|error| CompileError::Engine(format!("{error:#}")))?;
+        let unusable = |error: wasmtime::Error| CompileError::Engine(format!("{error:#}"));
+        let engine = new_engine().map_err(unusable)?;
+        let linker = new_linker(&engine).map_err(unusable)?;
+        let core_linker = new_core_linker(&engine).map_err(unusable)?;
         let dir = root.join("compiled").join(engine_name(&engine));
         let vault = Arc::new(Vault::open(&dir)?);
-        Ok(Self { engine, linker, vault, programs: Mutex::default(), turn: Semaphore::new(1) })
+        Ok(Self { engine, linker, core_linker, vault, programs: Mutex::default(), turn: Semaphore::new(1) })
     }
 
     /// Removes what engines of other versions or settings compiled. Only the runtime does so, when it starts: another
@@ -107,11 +113,14 @@ impl Compiler {
         if let Some(program) = self.known(digest) {
             return Ok(program);
         }
-        let component = match self.map(digest) {
-            Some(component) => component,
+        let code = match self.map(digest) {
+            Some(code) => code,
             None => self.compile(images, digest).await?,
         };
-        let program = Arc::new(Program::link(&self.linker, &component)?);
+        let program = Arc::new(match code {
+            Code::Component(component) => Program::link(&self.linker, &component)?,
+            Code::Module(module) => Program::link_module(&self.core_linker, &module)?,
+        });
         let mut programs = self.programs.lock();
         if let Some(other) = programs.get(digest).and_then(Weak::upgrade) {
             return Ok(other);
@@ -125,7 +134,8 @@ impl Compiler {
     pub(crate) fn forget(&self, images: &Store, digests: impl Iterator<Item = String>) {
         for digest in digests {
             if !images.blob_path(&digest).exists() {
-                self.vault.remove(&file_name(&digest));
+                self.vault.remove(&component_file(&digest));
+                self.vault.remove(&module_file(&digest));
             }
         }
     }
@@ -135,19 +145,23 @@ impl Compiler {
     }
 
     /// Maps the compiled form; one that is refused is as good as none.
-    fn map(&self, digest: &str) -> Option<Component> {
-        self.vault.load(&self.engine, &file_name(digest)).unwrap_or_else(|error| {
+    fn map(&self, digest: &str) -> Option<Code> {
+        let refused = |error: VaultError| {
             tracing::warn!(%digest, error = crate::error::chain(&error), "compiling again");
-            None
-        })
+        };
+        let component = self.vault.load(&self.engine, &component_file(digest)).map_err(refused).ok()?;
+        if let Some(component) = component {
+            return Some(Code::Component(component));
+        }
+        self.vault.load_module(&self.engine, &module_file(digest)).map_err(refused).ok()?.map(Code::Module)
     }
 
     /// Compiles on a thread of its own and maps the outcome.
-    async fn compile(&self, images: &Store, digest: &str) -> Result<Component, CompileError> {
+    async fn compile(&self, images: &Store, digest: &str) -> Result<Code, CompileError> {
         let _turn = self.turn.acquire().await.map_err(|_| CompileError::Lost)?;
         // Whoever had the turn before may have compiled the same.
-        if let Some(component) = self.map(digest) {
-            return Ok(component);
+        if let Some(code) = self.map(digest) {
+            return Ok(code);
         }
         let (sender, receiver) = oneshot::channel();
         let (engine, vault, path, name) =
@@ -185,29 +199,25 @@ fn compile_to(engine: &wasmtime::Engine, vault: &Vault, path: &Path, digest: &st
     if format!("sha256:{}", disk::hex(&Sha256::digest(&bytes))) != digest {
         return Err(CompileError::Digest(digest.to_owned()));
     }
-    let bytes = as_component(bytes)?;
-    let code = engine.precompile_component(&bytes).map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
-    Ok(vault.store(&file_name(digest), &code)?)
+    let invalid = |error: wasmtime::Error| CompileError::Invalid(format!("{error:#}"));
+    if is_core_module(&bytes) {
+        let code = engine.precompile_module(&bytes).map_err(invalid)?;
+        return Ok(vault.store(&module_file(digest), &code)?);
+    }
+    let code = engine.precompile_component(&bytes).map_err(invalid)?;
+    Ok(vault.store(&component_file(digest), &code)?)
 }
 
-/// Wraps a core module of WASI preview 1 in the adapter that makes it a command component; a component stays as it is.
-fn as_component(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
-    /// The version field of a core module; a component's differs in its second half (component model, binary format).
+/// Compiled code, mapped.
+enum Code {
+    Component(Component),
+    Module(Module),
+}
+
+/// Whether these are the bytes of a core module: its version is 1, a component's has a second half (the layer).
+fn is_core_module(bytes: &[u8]) -> bool {
     const CORE: [u8; 4] = [1, 0, 0, 0];
-    if bytes.get(4..8) != Some(CORE.as_slice()) {
-        return Ok(bytes);
-    }
-    let adapt = || {
-        wit_component::ComponentEncoder::default()
-            .module(&bytes)?
-            .validate(true)
-            .adapter(
-                wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-                wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
-            )?
-            .encode()
-    };
-    adapt().map_err(|error| CompileError::Invalid(format!("a core module that is not one of WASI preview 1: {error:#}")))
+    bytes.get(4..8) == Some(CORE.as_slice())
 }
 
 /// Lowers the priority of this thread.
@@ -216,8 +226,12 @@ fn stand_back() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), COMPILER_NICENESS);
 }
 
-fn file_name(digest: &str) -> String {
+fn component_file(digest: &str) -> String {
     format!("{}.cwasm", digest.strip_prefix("sha256:").unwrap_or(digest))
+}
+
+fn module_file(digest: &str) -> String {
+    format!("{}.module", digest.strip_prefix("sha256:").unwrap_or(digest))
 }
 
 /// A name for everything about an engine that its compiled code depends on.

@@ -2,16 +2,17 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::{io::AsyncReadExt, net::UnixListener};
+use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -44,15 +45,28 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), Runtim
     let guests = guest_runtime().map_err(io_error("start threads for", &config.root))?;
     let cancel = cancel.child_token();
     if config.exit_on_stdin_close {
-        tokio::spawn(cancel_when_stdin_closes(cancel.clone()));
+        cancel_when_stdin_closes(cancel.clone()).map_err(io_error("start threads for", &config.root))?;
     }
-    let runtime = open(&config, guests.handle().clone(), cancel.clone());
-    let outcome = match runtime {
-        Ok(runtime) => serve(&config, runtime, cancel).await,
-        Err(error) => Err(error),
-    };
-    guests.shutdown_background();
-    outcome
+    let guests = Guests(Some(guests));
+    let runtime = open(&config, guests.handle(), cancel.clone())?;
+    serve(&config, runtime, cancel).await
+}
+
+/// The threads of guests. They are given up without waiting, since this may be dropped within another runtime.
+struct Guests(Option<tokio::runtime::Runtime>);
+
+impl Guests {
+    fn handle(&self) -> tokio::runtime::Handle {
+        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn open(
@@ -121,11 +135,14 @@ fn guest_runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-async fn cancel_when_stdin_closes(cancel: CancellationToken) {
-    let mut stdin = tokio::io::stdin();
-    let mut chunk = [0; 64];
-    while let Ok(1..) = stdin.read(&mut chunk).await {}
-    cancel.cancel();
+/// Watches standard input on a thread of its own: tokio's would keep its runtime from ending while nothing is typed.
+fn cancel_when_stdin_closes(cancel: CancellationToken) -> io::Result<()> {
+    let watch = move || {
+        let mut chunk = [0; 64];
+        while let Ok(1..) = io::stdin().lock().read(&mut chunk) {}
+        cancel.cancel();
+    };
+    thread::Builder::new().name("skiff-stdin".into()).stack_size(64 << 10).spawn(watch).map(|_| ())
 }
 
 /// Each pod takes a socket and a log file: the few thousand of a node need more than the usual 1,024 descriptors.

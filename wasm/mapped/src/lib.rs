@@ -12,7 +12,7 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use wasmtime::{Engine, component::Component};
+use wasmtime::{Engine, Module, component::Component};
 
 /// Length of the key and of a seal.
 const KEY_BYTES: usize = 32;
@@ -102,12 +102,17 @@ impl Vault {
     /// # Errors
     /// When others could have written it, its seal does not fit, or the engine refuses it. The caller compiles again.
     pub fn load(&self, engine: &Engine, name: &str) -> Result<Option<Component>, VaultError> {
-        let path = self.dir.join(name);
-        if !path.exists() {
-            return Ok(None);
-        }
-        self.check(name, &path)?;
-        map(engine, &path).map(Some)
+        let path = self.approved(name)?;
+        path.map(|path| map_component(engine, &path)).transpose()
+    }
+
+    /// Maps a core module that was stored under `name`; `None` when nothing was.
+    ///
+    /// # Errors
+    /// As [`Vault::load`].
+    pub fn load_module(&self, engine: &Engine, name: &str) -> Result<Option<Module>, VaultError> {
+        let path = self.approved(name)?;
+        path.map(|path| map_module(engine, &path)).transpose()
     }
 
     /// Forgets what was stored under `name`. Components that are mapped stay mapped.
@@ -126,6 +131,16 @@ impl Vault {
         let entries = fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         Ok(names.filter(|name| name != "key" && !name.ends_with(".seal")).collect())
+    }
+
+    /// The path of what was stored under `name`, once its owner, mode and seal are found right.
+    fn approved(&self, name: &str) -> Result<Option<PathBuf>, VaultError> {
+        let path = self.dir.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        self.check(name, &path)?;
+        Ok(Some(path))
     }
 
     /// Whether the file is ours alone and carries our seal.
@@ -159,18 +174,29 @@ impl Vault {
     }
 }
 
-/// Maps a file that [`Vault::check`] has just approved.
+// SAFETY of both functions below: the engine asks that the file hold what `Engine::precompile_component` or
+// `Engine::precompile_module` made, and that nobody change it while it is mapped.
+// - Origin: its HMAC was just checked with a key that lies in a folder of mode 0700 owned by this user; `Vault::store`
+//   is the only function that makes such a seal, and it is given only what the compiler has just returned. An engine of
+//   another version or with other settings, or a component where a module should be, is refused by wasmtime itself,
+//   which compares them in the file.
+// - Unchanged: the file and its folder are owned by this user and writable by nobody else, so only this user's
+//   processes (which could also trace this process) reach it, and skiff's own write by rename: the mapped inode never
+//   changes.
+
+/// Maps a component that [`Vault::check`] has just approved.
 #[allow(unsafe_code, reason = "the engine can map compiled code only through an unsafe function")]
-fn map(engine: &Engine, path: &Path) -> Result<Component, VaultError> {
-    // SAFETY: `deserialize_file` asks that the file hold what `Engine::precompile_component` made, and that nobody
-    // change it while it is mapped.
-    // - Origin: its HMAC was just checked with a key that lies in a folder of mode 0700 owned by this user; `store` is
-    //   the only function that makes such a seal, and it is given only what the compiler has just returned. An engine
-    //   of another version or with other settings is refused by wasmtime itself, which compares both in the file.
-    // - Unchanged: the file and its folder are owned by this user and writable by nobody else, so only this user's
-    //   processes (which could also trace this process) reach it, and skiff's own write by rename: the mapped inode
-    //   never changes.
+fn map_component(engine: &Engine, path: &Path) -> Result<Component, VaultError> {
+    // SAFETY: see above.
     unsafe { Component::deserialize_file(engine, path) }
+        .map_err(|source| VaultError::Map { path: path.to_owned(), source })
+}
+
+/// Maps a core module that [`Vault::check`] has just approved.
+#[allow(unsafe_code, reason = "the engine can map compiled code only through an unsafe function")]
+fn map_module(engine: &Engine, path: &Path) -> Result<Module, VaultError> {
+    // SAFETY: see above.
+    unsafe { Module::deserialize_file(engine, path) }
         .map_err(|source| VaultError::Map { path: path.to_owned(), source })
 }
 

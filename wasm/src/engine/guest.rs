@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use wasmtime::{ResourceLimiter, Store, component::ResourceTable};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, p1::WasiP1Ctx};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -65,42 +65,78 @@ pub(crate) struct OutOfMemory {
     limit: u64,
 }
 
-/// The state of one instance.
+/// One instance's part of its container's limits.
+pub(crate) struct Limits {
+    usage: Arc<Usage>,
+    /// This instance's part of [`Usage::memory`].
+    memory: u64,
+}
+
+impl Limits {
+    fn new(usage: Arc<Usage>) -> Self {
+        Self { usage, memory: 0 }
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        self.usage.memory.fetch_sub(self.memory, Ordering::Relaxed);
+    }
+}
+
+/// The state of one instance of a component.
 pub(crate) struct Guest {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     table: ResourceTable,
     config: Arc<WasiConfigVariables>,
-    usage: Arc<Usage>,
-    /// This instance's part of [`Usage::memory`].
-    memory: u64,
+    limits: Limits,
+}
+
+/// The state of one instance of a core module (WASI preview 1).
+pub(crate) struct CoreGuest {
+    pub(crate) wasi: WasiP1Ctx,
+    limits: Limits,
+}
+
+impl CoreGuest {
+    pub(crate) fn new(wasi: WasiP1Ctx, usage: Arc<Usage>) -> Self {
+        Self { wasi, limits: Limits::new(usage) }
+    }
+
+    /// A store for this guest.
+    pub(crate) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
+        let mut store = Store::new(engine, self);
+        store.limiter(|guest| &mut guest.limits);
+        yield_at_ticks(&mut store);
+        store
+    }
+}
+
+/// Has the guest yield to others at each tick of the engine's epoch.
+fn yield_at_ticks<T>(store: &mut Store<T>) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
 }
 
 impl Guest {
     pub(crate) fn new(wasi: WasiCtx, config: Arc<WasiConfigVariables>, usage: Arc<Usage>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
-        Self { wasi, http: WasiHttpCtx::new(), table, config, usage, memory: 0 }
+        Self { wasi, http: WasiHttpCtx::new(), table, config, limits: Limits::new(usage) }
     }
 
-    /// A store for this guest, which yields to others at each tick of the engine's epoch.
+    /// A store for this guest.
     pub(crate) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
         let mut store = Store::new(engine, self);
-        store.limiter(|guest| guest);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        store.limiter(|guest| &mut guest.limits);
+        yield_at_ticks(&mut store);
         store
     }
 
     /// The guest's `wasi:config` variables: its environment.
     pub(crate) fn config(&mut self) -> WasiConfig<'_> {
         WasiConfig::from(&*self.config)
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.usage.memory.fetch_sub(self.memory, Ordering::Relaxed);
     }
 }
 
@@ -120,7 +156,7 @@ impl WasiHttpView for Guest {
     }
 }
 
-impl ResourceLimiter for Guest {
+impl ResourceLimiter for Limits {
     /// Allows growth up to the container's limit, over all its instances. What can never fit is out of memory and ends
     /// the container; what does not fit beside its siblings just now fails this instance alone.
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {

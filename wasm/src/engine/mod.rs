@@ -9,7 +9,7 @@ use wasmtime::{
     Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result, component::Linker,
 };
 
-use guest::Guest;
+use guest::{CoreGuest, Guest};
 
 /// How many instances may live at once, by what the machine's address space allows: each reserves 4 GiB of addresses
 /// (not of memory), which 47 bits hold by the thousand and the 39 bits of some small boards do not.
@@ -85,5 +85,12 @@ pub(crate) fn new_linker(engine: &wasmtime::Engine) -> Result<Linker<Guest>> {
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, Guest::config)?;
+    Ok(linker)
+}
+
+/// Everything that a core module may import: WASI preview 1.
+pub(crate) fn new_core_linker(engine: &wasmtime::Engine) -> Result<wasmtime::Linker<CoreGuest>> {
+    let mut linker = wasmtime::Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut CoreGuest| &mut guest.wasi)?;
     Ok(linker)
 }

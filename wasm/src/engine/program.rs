@@ -1,12 +1,15 @@
 //! A component that is ready to run: what it exports decides how.
 
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::{
+    Module,
+    component::{Component, InstancePre, Linker},
+};
 use wasmtime_wasi::{p2::bindings::CommandPre as CommandPreP2, p3::bindings::CommandPre as CommandPreP3};
 use wasmtime_wasi_http::{
     handler::ProxyPre, p2::bindings::ProxyPre as ProxyPreP2, p3::bindings::ServicePre as ProxyPreP3,
 };
 
-use super::guest::Guest;
+use super::guest::{CoreGuest, Guest};
 
 /// A component that cannot be run here.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +19,8 @@ pub enum ProgramError {
     Import(String),
     /// It offers nothing to run.
     #[error(
-        "component exports neither wasi:cli/run nor wasi:http/incoming-handler (nor wasi:http/handler): there is \
-         nothing to run; it exports {0}"
+        "component exports neither wasi:cli/run nor wasi:http/incoming-handler (nor wasi:http/handler; a core \
+         module: _start): there is nothing to run; it exports {0}"
     )]
     World(String),
     /// It does not fit for another reason.
@@ -31,6 +34,8 @@ pub(crate) enum World {
     Command(CommandPreP2<Guest>),
     /// To its end, WASI 0.3.
     CommandP3(CommandPreP3<Guest>),
+    /// To its end, a core module of WASI preview 1.
+    Module(wasmtime::InstancePre<CoreGuest>),
     /// Once for each HTTP request.
     Http(ProxyPre<Guest>),
 }
@@ -60,7 +65,26 @@ impl Program {
         let world = choose(pre, &exports)?;
         Ok(Self { world, uses_files, engine: engine.clone() })
     }
+
+    /// Links a core module.
+    pub(crate) fn link_module(linker: &wasmtime::Linker<CoreGuest>, module: &Module) -> Result<Self, ProgramError> {
+        if module.get_export(START).is_none() {
+            let exports: Vec<&str> = module.exports().map(|export| export.name()).collect();
+            return Err(ProgramError::World(exports.join(", ")));
+        }
+        let foreign = module.imports().find(|import| import.module() != PREVIEW1);
+        if let Some(import) = foreign {
+            return Err(ProgramError::Import(format!("{}::{}", import.module(), import.name())));
+        }
+        let pre = linker.instantiate_pre(module).map_err(|error| ProgramError::Link(format!("{error:#}")))?;
+        Ok(Self { world: World::Module(pre), uses_files: true, engine: module.engine().clone() })
+    }
 }
+
+/// What a core module that is a command exports.
+pub(crate) const START: &str = "_start";
+/// What a core module may import.
+const PREVIEW1: &str = "wasi_snapshot_preview1";
 
 fn choose(pre: InstancePre<Guest>, exports: &[String]) -> Result<World, ProgramError> {
     let has = |prefix: &str| exports.iter().any(|name| name.starts_with(prefix));

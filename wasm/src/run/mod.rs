@@ -7,12 +7,12 @@ use std::{net::Ipv4Addr, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, sockets::SocketAddrUse};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, sockets::SocketAddrUse};
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::{
     engine::{
-        guest::{Guest, OutOfMemory, Usage},
+        guest::{CoreGuest, Guest, OutOfMemory, Usage},
         program::Program,
         ticker::Ticker,
     },
@@ -129,11 +129,17 @@ pub(crate) struct Spec {
 impl Spec {
     /// A store for one more instance.
     pub(crate) fn store(&self) -> wasmtime::Result<Store<Guest>> {
-        let guest = Guest::new(self.wasi()?, self.config.clone(), self.usage.clone());
+        let guest = Guest::new(self.wasi()?.build(), self.config.clone(), self.usage.clone());
         Ok(guest.into_store(&self.program.engine))
     }
 
-    fn wasi(&self) -> wasmtime::Result<WasiCtx> {
+    /// The same for a core module.
+    pub(crate) fn core_store(&self) -> wasmtime::Result<Store<CoreGuest>> {
+        let guest = CoreGuest::new(self.wasi()?.build_p1(), self.usage.clone());
+        Ok(guest.into_store(&self.program.engine))
+    }
+
+    fn wasi(&self) -> wasmtime::Result<WasiCtxBuilder> {
         let mut wasi = WasiCtx::builder();
         wasi.args(&self.args)
             .envs(&self.env)
@@ -153,7 +159,7 @@ impl Spec {
                 wasi.preopened_dir(&dir.host, &dir.guest, perms)?;
             }
         }
-        Ok(wasi.build())
+        Ok(wasi)
     }
 }
 

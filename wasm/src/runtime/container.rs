@@ -165,7 +165,7 @@ impl Container {
         let mut resources = self.resources.lock();
         let merged = match resources.take() {
             None => new,
-            Some(old) => merge(old, new),
+            Some(old) => merge(old, &new),
         };
         let memory = u64::try_from(merged.memory_limit_in_bytes).unwrap_or(0);
         self.usage.set_limits(memory, cpu_millis(&merged));
@@ -185,7 +185,7 @@ fn cpu_millis(resources: &LinuxContainerResources) -> u64 {
     if quota == 0 || period == 0 { 0 } else { (quota.saturating_mul(1000) / period).max(1) }
 }
 
-fn merge(mut old: LinuxContainerResources, new: LinuxContainerResources) -> LinuxContainerResources {
+fn merge(mut old: LinuxContainerResources, new: &LinuxContainerResources) -> LinuxContainerResources {
     let pick = |old: &mut i64, new: i64| {
         if new != 0 {
             *old = new;

@@ -89,7 +89,7 @@ impl Runtime {
         let address = self.listen_address(&sandbox)?;
         let listeners = match &ready.program.world {
             World::Http(_) => vec![self.listen(address, http_port(&container.config))?],
-            World::Command(_) | World::CommandP3(_) => Vec::new(),
+            World::Command(_) | World::CommandP3(_) | World::Module(_) => Vec::new(),
         };
         let path = &container.log_path;
         let log = LogFile::open(path).map_err(Failure::io(format!("open the log {}", path.display())))?;
@@ -110,7 +110,7 @@ impl Runtime {
         let run = async {
             match &spec.program.world {
                 World::Http(_) => http::serve(spec.clone(), listeners, signals).await,
-                World::Command(_) | World::CommandP3(_) => command::run(spec.clone(), signals).await,
+                World::Command(_) | World::CommandP3(_) | World::Module(_) => command::run(spec.clone(), signals).await,
             }
         };
         let mut exit = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| Exit::panicked());

@@ -3,11 +3,14 @@
 //! [`run`] makes what is missing and leaves what is there as it is, so that it may run at every start. All writes are
 //! under way at once, so that they share the store's group commits.
 
+mod aggregation;
 mod own;
 mod recorded;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use skiff_api::{object::Object, request::GroupVersionResource, status::ApiError};
+
+pub use aggregation::keep_aggregated;
 
 use crate::registry::Registry;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use skiff_api::{
+    convert,
     kinds::{Durability, ResourceDef},
     object::Object,
     request::Request,
@@ -153,7 +154,7 @@ impl<'a> Call<'a> {
     /// An entry's object, in the version that was asked for.
     pub(super) fn parse(&self, entry: &Entry) -> Result<Object, ApiError> {
         let object = entry.object().map_err(ApiError::internal)?;
-        forms::convert(object, &self.def)
+        Ok(convert::to_version(object, &self.def.gvk))
     }
 
     /// An entry in the version that was asked for: as it is, in nearly all cases.
@@ -179,7 +180,7 @@ impl<'a> Call<'a> {
         cx: Context<'_>,
     ) -> Result<Swap, ApiError> {
         let expect = old.map_or(Expect::Absent, |(entry, _)| Expect::At(entry.resource_version));
-        let stored = new.map(|object| forms::to_stored(self.registry.kinds, object, &self.def)).transpose()?;
+        let stored = new.map(|object| forms::to_stored(self.registry.kinds, object, &self.def));
         let (kind, namespace) = (&self.def.storage, self.namespace());
         let written = self.registry.cacher.write(kind, namespace, name, expect, stored.as_deref(), self.durability());
         match written.await.map_err(|error| store_errors::to_api(&error))? {

@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::Value;
 use skiff_api::{
+    convert,
     decode::{self, FieldValidation, Form, Parsed},
     defaults,
     kinds::{GroupVersionKind, Kinds, ResourceDef, stored_field},
@@ -113,11 +114,6 @@ pub(super) fn track(_call: &Call<'_>, _object: &mut Object, _old: Option<&Object
     Ok(())
 }
 
-/// An object in the version of a resource.
-pub(super) fn convert(object: Object, _def: &ResourceDef) -> Result<Object, ApiError> {
-    Ok(object)
-}
-
 /// Whether a resource's objects are stored in another version than its own.
 fn has_twin(kinds: &Kinds, def: &ResourceDef) -> bool {
     kinds.stored_as(&def.storage).is_some_and(|stored| stored.gvk != def.gvk)
@@ -128,16 +124,16 @@ pub(super) fn present(entry: Arc<Entry>, def: &ResourceDef) -> Result<Arc<Entry>
     if !has_twin(Kinds::builtin(), def) {
         return Ok(entry);
     }
-    let object = convert(entry.object().map_err(ApiError::internal)?, def)?;
+    let object = convert::to_version(entry.object().map_err(ApiError::internal)?, &def.gvk);
     let (resource_version, head) = (entry.resource_version, entry.head.clone());
     Ok(Arc::new(Entry { resource_version, head, json: object.to_vec().into() }))
 }
 
 /// An object in the version in which objects of its resource are stored.
-pub(super) fn to_stored<'a>(kinds: &Kinds, object: &'a Object, def: &ResourceDef) -> Result<Cow<'a, Object>, ApiError> {
+pub(super) fn to_stored<'a>(kinds: &Kinds, object: &'a Object, def: &ResourceDef) -> Cow<'a, Object> {
     match kinds.stored_as(&def.storage) {
-        Some(stored) if stored.gvk != def.gvk => Ok(Cow::Owned(convert(object.clone(), stored)?)),
-        _ => Ok(Cow::Borrowed(object)),
+        Some(stored) if stored.gvk != def.gvk => Cow::Owned(convert::to_version(object.clone(), &stored.gvk)),
+        _ => Cow::Borrowed(object),
     }
 }
 

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn generated_names_are_names() {
         let random = Uuid::from_bytes([0, 26, 27, 255, 5, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
-        assert_eq!(generated_name("web-", random), "web-b9bnh");
+        assert_eq!(generated_name("web-", random), "web-b9bqh");
         assert_eq!(generated_name(&"x".repeat(100), random).len(), 63);
     }
 
