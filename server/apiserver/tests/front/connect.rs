@@ -140,7 +140,7 @@ fn following(gone: mpsc::UnboundedSender<()>) -> Body {
     struct Tell(mpsc::UnboundedSender<()>);
     impl Drop for Tell {
         fn drop(&mut self) {
-            drop(self.0.send(()));
+            _ = self.0.send(());
         }
     }
     let tell = Tell(gone);

@@ -278,7 +278,8 @@ impl Cacher {
                 first.push_back(CacheEvent::Bookmark { revision: newest, initial_end: true });
             }
             let (bookmarks, ended) = (query.bookmarks, Arc::clone(&ended));
-            state.watchers.add(Watcher { id, selection, bookmarks, queue: sender, ended });
+            let watcher = Watcher { id, selection, bookmarks, queue: sender, ended };
+            state.watchers.add(watcher, &kind_state.selectable);
         }
         let reader = Reader {
             first,

@@ -46,6 +46,7 @@ pub(super) struct Position {
 }
 
 impl Sorted {
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }

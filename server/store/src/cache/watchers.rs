@@ -96,55 +96,122 @@ impl Watcher {
     }
 }
 
+/// What a watcher's changes have in common, as far as an index can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scope {
+    Everywhere,
+    Name(String),
+    Field(&'static str, String),
+    Namespace(String),
+}
+
+impl Scope {
+    /// The narrowest scope that holds everything of a selection.
+    fn of(selection: &Selection, selectable: &[&'static str]) -> Self {
+        if let Some(name) = selection.selector.pinned_name() {
+            return Self::Name(name.to_owned());
+        }
+        let pinned =
+            |field: &&'static str| Some(Self::Field(field, selection.selector.pinned_field(field)?.to_owned()));
+        let field = selectable.iter().find_map(pinned);
+        let namespace = || selection.namespace.clone().map(Self::Namespace);
+        field.or_else(namespace).unwrap_or(Self::Everywhere)
+    }
+}
+
 /// The watchers of a kind, by what they look at, so that a change is shown only to those it may concern.
 #[derive(Default)]
 pub(super) struct Watchers {
     everywhere: Vec<Watcher>,
+    by_name: HashMap<String, Vec<Watcher>>,
     by_namespace: HashMap<String, Vec<Watcher>>,
+    by_field: HashMap<&'static str, HashMap<String, Vec<Watcher>>>,
+    /// Which watcher is where, until its stream is dropped.
+    scopes: HashMap<u64, Scope>,
+}
+
+/// Tells those of an index whom a change concerns; ends those that are too slow.
+fn tell_some(watchers: Option<&mut Vec<Watcher>>, change: &Change) {
+    let tell =
+        |watcher: &Watcher| change.seen_by(&watcher.selection).is_none_or(|event| watcher.send(event, change.revision));
+    if let Some(watchers) = watchers {
+        watchers.retain(tell);
+    }
 }
 
 impl Watchers {
-    pub(super) fn add(&mut self, watcher: Watcher) {
-        match &watcher.selection.namespace {
-            None => self.everywhere.push(watcher),
-            Some(namespace) => self.by_namespace.entry(namespace.clone()).or_default().push(watcher),
+    /// `selectable` are the fields that heads of the kind have.
+    pub(super) fn add(&mut self, watcher: Watcher, selectable: &[&'static str]) {
+        let scope = Scope::of(&watcher.selection, selectable);
+        self.scopes.insert(watcher.id, scope.clone());
+        match scope {
+            Scope::Everywhere => self.everywhere.push(watcher),
+            Scope::Name(name) => self.by_name.entry(name).or_default().push(watcher),
+            Scope::Namespace(namespace) => self.by_namespace.entry(namespace).or_default().push(watcher),
+            Scope::Field(field, value) => {
+                self.by_field.entry(field).or_default().entry(value).or_default().push(watcher);
+            }
         }
     }
 
     pub(super) fn remove(&mut self, id: u64) {
-        self.everywhere.retain(|watcher| watcher.id != id);
-        self.by_namespace.retain(|_, watchers| {
+        let take = |index: &mut HashMap<String, Vec<Watcher>>, key: &str| {
+            let Some(watchers) = index.get_mut(key) else { return };
             watchers.retain(|watcher| watcher.id != id);
-            !watchers.is_empty()
-        });
+            if watchers.is_empty() {
+                index.remove(key);
+            }
+        };
+        match self.scopes.remove(&id) {
+            None => {}
+            Some(Scope::Everywhere) => self.everywhere.retain(|watcher| watcher.id != id),
+            Some(Scope::Name(name)) => take(&mut self.by_name, &name),
+            Some(Scope::Namespace(namespace)) => take(&mut self.by_namespace, &namespace),
+            Some(Scope::Field(field, value)) => {
+                if let Some(index) = self.by_field.get_mut(field) {
+                    take(index, &value);
+                }
+            }
+        }
     }
 
     /// Tells all whom it concerns.
     pub(super) fn dispatch(&mut self, change: &Change) {
         let Some(head) = change.head() else { return };
-        let tell = |watcher: &Watcher| match change.seen_by(&watcher.selection) {
-            Some(event) => watcher.send(event, change.revision),
-            None => true,
-        };
-        self.everywhere.retain(tell);
-        if let Some(watchers) = self.by_namespace.get_mut(&head.namespace) {
-            watchers.retain(tell);
+        tell_some(Some(&mut self.everywhere), change);
+        tell_some(self.by_name.get_mut(&head.name), change);
+        tell_some(self.by_namespace.get_mut(&head.namespace), change);
+        for (field, index) in &mut self.by_field {
+            let value = |entry: &Option<Arc<Entry>>| {
+                let fields = &entry.as_ref()?.head.fields;
+                fields.iter().find(|(name, _)| name == field).map(|(_, value)| value.clone())
+            };
+            let (before, now) = (value(&change.previous), value(&change.entry));
+            let left = before.filter(|before| now.as_ref() != Some(before));
+            for value in now.into_iter().chain(left) {
+                tell_some(index.get_mut(&value), change);
+            }
         }
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Vec<Watcher>> {
+        let by_field = self.by_field.values_mut().flat_map(HashMap::values_mut);
+        let indexed = self.by_name.values_mut().chain(self.by_namespace.values_mut()).chain(by_field);
+        std::iter::once(&mut self.everywhere).chain(indexed)
     }
 
     /// Tells those who asked for bookmarks that they have everything up to a revision.
     pub(super) fn bookmark(&mut self, revision: Revision) {
-        let tell = |watcher: &Watcher| {
-            !watcher.bookmarks || watcher.send(CacheEvent::Bookmark { revision, initial_end: false }, revision)
-        };
-        self.everywhere.retain(tell);
-        self.by_namespace.values_mut().for_each(|watchers| watchers.retain(tell));
+        // One that is gone is taken off by its own stream.
+        self.all().flatten().filter(|watcher| watcher.bookmarks).for_each(|watcher| {
+            let _ = watcher.queue.try_send(CacheEvent::Bookmark { revision, initial_end: false });
+        });
     }
 
     /// Ends all watches, with an error or, when the cache is closed, without.
     pub(super) fn end(&mut self, error: Option<&StoreError>) {
-        let namespaced = std::mem::take(&mut self.by_namespace).into_values().flatten();
-        for watcher in std::mem::take(&mut self.everywhere).into_iter().chain(namespaced) {
+        let mut watchers = std::mem::take(self);
+        for watcher in watchers.all().flat_map(std::mem::take) {
             if let Some(error) = error {
                 let _ = watcher.ended.set(error.clone());
             }

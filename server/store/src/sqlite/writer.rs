@@ -349,7 +349,13 @@ impl Writer {
         let pages = VACUUM_PAGES.min(free - FREE_PAGES);
         self.written_bytes += VACUUM_PAGES as usize * 4096;
         self.housekeeping.vacuumed = true;
-        self.transact(|writer| writer.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})")))
+        self.transact(|writer| {
+            // Each step of the statement frees one page.
+            let mut statement = writer.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        })
     }
 
     fn ask_for_checkpoint(&mut self) {

@@ -13,19 +13,19 @@ use skiff_store::{
 /// A store, and where it lives.
 pub struct Place {
     pub store: Arc<dyn Store>,
-    pub folder: Option<tempfile::TempDir>,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Place {
     pub fn memory() -> Self {
-        Self { store: Arc::new(MemoryStore::new()), folder: None }
+        Self { store: Arc::new(MemoryStore::new()), _folder: None }
     }
 
     pub fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteOptions { heartbeat_delay: Duration::from_millis(200), ..SqliteOptions::default() };
         let store = SqliteStore::open_with(&folder.path().join("state.db"), options).unwrap();
-        Self { store: Arc::new(store), folder: Some(folder) }
+        Self { store: Arc::new(store), _folder: Some(folder) }
     }
 }
 

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn object(value: serde_json::Value) -> Object {
-        Object(value.as_object().unwrap().clone())
+        serde_json::from_value(value).map(Object).unwrap()
     }
 
     #[test]
