@@ -65,7 +65,7 @@ pub(super) async fn summary(ctx: &Context) -> Answer {
         pod.2 += total;
         pod.3 += bytes;
         pod.4.push(json!({
-            "name": label(&stats, CONTAINER_NAME), "startTime": time(0),
+            "name": label(&stats, CONTAINER_NAME),
             "cpu": {"time": time(cpu.timestamp), "usageNanoCores": cores, "usageCoreNanoSeconds": total},
             "memory": {"time": time(memory.timestamp), "workingSetBytes": bytes, "usageBytes": number(memory.usage_bytes.as_ref()),
                 "rssBytes": number(memory.rss_bytes.as_ref())},

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, SeekFrom},
-    os::{fd::{AsFd, AsRawFd, RawFd}, unix::fs::MetadataExt},
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +16,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::{
     fs::File,
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, unix::AsyncFd},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader},
+    net::unix::pipe,
     sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,6 +33,8 @@ use crate::context::Context;
 const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 /// How much is gathered before it is sent.
 const CHUNK_BYTES: usize = 32 * 1024;
+/// How many bytes of change events are taken at a time; more than the largest single one.
+const EVENT_BYTES: usize = 4096;
 /// How many chunks wait for a slow reader.
 const CHUNKS: usize = 4;
 
@@ -129,7 +132,8 @@ impl Reader {
             self.source.seek(SeekFrom::Start(at)).await?;
         }
         let Some((ctx, place, attempt)) = follow else { return self.read().await };
-        let watch = AsyncFd::new(Watch::new(self.path.parent().unwrap_or(Path::new("/")))?)?;
+        let watch = watch(self.path.parent().unwrap_or(Path::new("/")))?;
+        let mut events = [0; EVENT_BYTES];
         let mut changes = ctx.pods.subscribe();
         loop {
             // Asked before the file is read, so that what was written before the end is not missed.
@@ -146,9 +150,8 @@ impl Reader {
             }
             tokio::select! {
                 ready = watch.readable() => {
-                    let mut ready = ready?;
-                    let _drained = ready.get_inner().0.read_events();
-                    ready.clear_ready();
+                    ready?;
+                    let _drained = watch.try_read(&mut events);
                 }
                 change = changes.next() => if change.is_none() { return Ok(()) },
                 () = self.sender.closed() => return Ok(()),
@@ -231,22 +234,13 @@ async fn tail_offset(file: &mut File, lines: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Tells of changes in a folder.
-struct Watch(Inotify);
-
-impl Watch {
-    fn new(folder: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-        inotify.add_watch(folder, flags)?;
-        Ok(Self(inotify))
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+/// Tells of changes in a folder: readable whenever there was one. An inotify descriptor is read as a pipe is, which
+/// is all that is needed to wait for it; what the events say does not matter.
+fn watch(folder: &Path) -> io::Result<pipe::Receiver> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+    inotify.add_watch(folder, flags)?;
+    pipe::Receiver::from_owned_fd_unchecked(OwnedFd::from(inotify))
 }
 
 #[cfg(test)]
