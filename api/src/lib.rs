@@ -3,6 +3,7 @@
 //! Every function of this crate is a pure function of its arguments: no sockets, no files, no clock, no runtime.
 //! The server's registry, the client and the agent are shells around it.
 //!
+//! - [`mod@apply`]: server-side apply and who manages which field.
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
 //! - [`convert`]: one stored object in several versions.
 //! - [`decode`]: from the body of a request to an object.
@@ -24,6 +25,7 @@
 
 mod data;
 pub mod convert;
+pub mod apply;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;

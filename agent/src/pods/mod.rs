@@ -30,3 +30,6 @@ pub mod worker;
 
 pub use decide::decide;
 pub use status::status;
+
+#[cfg(test)]
+mod tests;
