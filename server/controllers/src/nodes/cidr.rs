@@ -25,7 +25,7 @@ impl Cidr {
             IpAddr::V6(v6) => (u128::from(v6), true),
         };
         let prefix: u8 = prefix.parse().ok()?;
-        (prefix <= bits(is_v6)).then_some(Self { address: address & mask(prefix, is_v6), prefix, is_v6 })
+        (prefix <= bits(is_v6)).then(|| Self { address: address & mask(prefix, is_v6), prefix, is_v6 })
     }
 
     fn overlaps(&self, other: &Self) -> bool {
