@@ -14,6 +14,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Config, ServerError, identities::Identities, pki::Pki};
 
+/// The prefix of a node's share of the pod addresses: 8,190 of them, so that addresses never cap a node.
+pub(crate) const NODE_PREFIX: u8 = 19;
+
 /// The API server over a registry.
 pub(crate) fn api_server(
     registry: &Arc<Registry>,
@@ -48,8 +51,13 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &Ta
         let api = Arc::clone(api);
         move |name: &str| Client::new(api.local(service_account("kube-system", name)))
     };
-    let controllers =
-        skiff_controllers::Config { root_ca: pki.server_ca().to_owned() };
+    let controllers = skiff_controllers::Config {
+        root_ca: pki.server_ca().to_owned(),
+        nodes: skiff_controllers::nodes::Config {
+            pod_cidrs: vec![(config.cluster_cidr.clone(), NODE_PREFIX)],
+            ..Default::default()
+        },
+    };
     tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));
 }
 

@@ -23,7 +23,7 @@ use skiff_api::{kinds::Kinds, status::ApiError};
 use skiff_apiserver::{
     bootstrap,
     registry::{Registry, RegistryConfig},
-    server::ApiServer,
+    strategy::services::Cidr,
 };
 use skiff_client::client::Client;
 use skiff_store::{Store, StoreError, cache::Cacher, sqlite::SqliteStore};
@@ -252,6 +252,9 @@ fn registry_config(config: &Config) -> Result<RegistryConfig, ServerError> {
         .service_cidr
         .parse()
         .map_err(|_| setting("service-cidr", &config.service_cidr, "it must be an IPv4 range such as 10.43.0.0/16"))?;
+    if !config.cluster_cidr.parse::<Cidr>().is_ok_and(|cidr| cidr.prefix <= components::NODE_PREFIX) {
+        return Err(setting("cluster-cidr", &config.cluster_cidr, "it must be an IPv4 range of at least a /19"));
+    }
     let ports = config.node_port_range.split_once('-').and_then(|(first, last)| {
         let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         (first > 0 && first <= last).then_some(first..=last)

@@ -71,7 +71,10 @@ fn kind_of(object: &Object) -> Result<&'static ResourceDef, String> {
     if object.name().is_empty() {
         return Err("it has no metadata.name".to_owned());
     }
-    Kinds::builtin().kind(&gvk).map(|def| &**def).ok_or_else(|| format!("no kind {kind:?} is known in version {api_version:?}"))
+    Kinds::builtin()
+        .kind(&gvk)
+        .map(|def| &**def)
+        .ok_or_else(|| format!("no kind {kind:?} is known in version {api_version:?}"))
 }
 
 fn apply_request(def: &ResourceDef, object: &Object) -> Request {
