@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use skiff_api::{
     object::Object,
-    request::{GroupVersionResource, Request, Verb},
+    request::{ContentType, GroupVersionResource, Request, Verb},
     selector::LabelSelector,
     status::{ApiError, Reason},
     wire::{Entry, Head},
@@ -191,7 +191,7 @@ impl FakeApi {
         let (place, old) = find(state, request)?;
         let patch: Value = serde_json::from_slice(&request.body).map_err(|e| ApiError::bad_request(e.to_string()))?;
         let mut new = Value::Object(old.0.clone());
-        merge(&mut new, &patch);
+        merge(&mut new, &patch, request.content_type == ContentType::StrategicMergePatch);
         let Value::Object(new) = new else { return Err(ApiError::bad_request("the patch makes no object")) };
         Ok(self.settle(state, place, &old, Object(new)))
     }
@@ -382,8 +382,8 @@ fn holds_namespace(place: &Place, object: &Object) -> bool {
     place.0.resource == "namespaces" && list.is_some_and(|list| !list.is_empty())
 }
 
-/// A merge patch, in which lists of owner references are merged by UID as strategic merge patch does.
-fn merge(target: &mut Value, patch: &Value) {
+/// A merge patch. Of what makes a strategic one different, only this: lists of owner references are merged by UID.
+fn merge(target: &mut Value, patch: &Value, strategic: bool) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;
@@ -394,8 +394,8 @@ fn merge(target: &mut Value, patch: &Value) {
     for (name, value) in fields {
         match value {
             Value::Null => drop(target.as_object_mut().and_then(|map| map.shift_remove(name))),
-            Value::Array(patch) if name == "ownerReferences" => merge_owners(&mut target[name], patch),
-            _ => merge(&mut target[name], value),
+            Value::Array(patch) if strategic && name == "ownerReferences" => merge_owners(&mut target[name], patch),
+            _ => merge(&mut target[name], value, strategic),
         }
     }
 }

@@ -3,13 +3,22 @@
 //! - [`frame`]: the frame; how a controller sees its own writes.
 //! - [`replicaset`], [`deployment`]: pods from templates.
 //! - [`endpointslice`]: which pods are behind a Service.
+//! - [`endpoints`]: the older form of that.
 //! - [`accounts`]: what every namespace has.
+//! - [`namespace`]: what goes with a namespace; [`garbage`]: what goes with its owner.
+//! - [`nodes`]: address ranges, lost nodes, evictions, pods left behind.
+//! - [`catalog`]: the resources that there are, built-in and custom.
 
 pub mod accounts;
+pub mod catalog;
 pub mod deployment;
+pub mod endpoints;
 pub mod endpointslice;
 pub mod frame;
+pub mod garbage;
 pub mod meta;
+pub mod namespace;
+pub mod nodes;
 pub mod replicaset;
 #[cfg(test)]
 mod testing;
@@ -24,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Config {
     /// The CA of the API server's certificate, as PEM, for `kube-root-ca.crt`.
     pub root_ca: String,
+    /// What concerns nodes.
+    pub nodes: nodes::Config,
 }
 
 /// Runs all controllers until cancelled. `connect` gives a client with the identity of a controller, named as the
@@ -45,6 +56,12 @@ pub async fn run_all(
     all.spawn(endpointslice::run(context(endpointslice::NAME)));
     all.spawn(accounts::run_accounts(context(accounts::ACCOUNTS_NAME)));
     all.spawn(accounts::run_root_ca(context(accounts::ROOT_CA_NAME), config.root_ca));
+    all.spawn(endpoints::run(context(endpoints::NAME)));
+    all.spawn(namespace::run(context(namespace::NAME)));
+    all.spawn(garbage::run(context(garbage::NAME)));
+    all.spawn(nodes::run_ranges(context(nodes::NAME), config.nodes.clone()));
+    all.spawn(nodes::run_lifecycle(context(nodes::NAME), config.nodes.clone()));
+    all.spawn(nodes::run_pod_gc(context(nodes::POD_GC_NAME), config.nodes));
     while let Some(ended) = all.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller ended by itself");

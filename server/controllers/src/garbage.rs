@@ -1,0 +1,302 @@
+//! The garbage collector: what is owned goes with its owners, in the background, before them, or not at all, as the
+//! deletion of the owner asks.
+//!
+//! One reflector a resource feeds the graph of owners; whatever may have to go is queued by UID. Before anything is
+//! deleted the server is asked: for the object as it is now, and for every owner that the graph does not know.
+
+pub mod graph;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use skiff_api::{
+    object::Object,
+    request::{ContentType, Request, Verb},
+    status::ApiError,
+    wire::Entry,
+};
+use skiff_client::{
+    Client, Queue, WatchEvent,
+    informer::reflector::{self, Sink},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    catalog::{Catalog, Known},
+    frame::Context,
+};
+use graph::{FOREGROUND, Graph, Node, ORPHAN, Owner, Standing, Verdict, judge};
+
+/// The controller's identity.
+pub const NAME: &str = "generic-garbage-collector";
+
+/// Objects worked on at once.
+const WORKERS: usize = 16;
+
+/// How long an owner that the graph does not know may take to appear in it before the server is asked for it: the
+/// kinds are watched apart, a dependent may be told of before its owner.
+const OWNER_DELAY: Duration = Duration::from_secs(1);
+
+struct Collector {
+    client: Client,
+    catalog: Catalog,
+    graph: Arc<Mutex<Graph>>,
+    queue: Arc<Queue<String>>,
+    cancel: CancellationToken,
+}
+
+/// Runs the controller until cancelled.
+pub async fn run(context: Context) {
+    let collector = Arc::new(Collector {
+        client: context.client.clone(),
+        catalog: Catalog::new(&context.informers),
+        graph: Arc::default(),
+        queue: Arc::new(Queue::new()),
+        cancel: context.cancel.clone(),
+    });
+    let cancel = context.cancel.clone();
+    let workers = (0..WORKERS).map(|_| collector.work());
+    futures::future::join(collector.follow_catalog(&cancel), futures::future::join_all(workers)).await;
+}
+
+impl Collector {
+    /// Keeps one reflector running for each resource that there is.
+    async fn follow_catalog(&self, cancel: &CancellationToken) {
+        let mut running: HashMap<Known, CancellationToken> = HashMap::new();
+        let custom = Arc::clone(self.catalog.custom());
+        let mut changes = custom.subscribe();
+        if cancel.run_until_cancelled(custom.synced()).await.is_none() {
+            return;
+        }
+        while let Some(Some(_)) = cancel.run_until_cancelled(changes.next()).await {
+            let all = self.catalog.all();
+            running.retain(|known, running| all.contains(known) || self.stop(known, running));
+            for known in all {
+                running.entry(known.clone()).or_insert_with(|| self.start(known));
+            }
+        }
+    }
+
+    fn start(&self, known: Known) -> CancellationToken {
+        let cancel = self.cancel.child_token();
+        let list = Request::new(Verb::List, known.resource.clone(), "", "");
+        let watched = Watched { known: Arc::new(known), graph: Arc::clone(&self.graph), queue: Arc::clone(&self.queue) };
+        tokio::spawn(reflector::run(self.client.clone(), list, Arc::new(watched), cancel.clone()));
+        cancel
+    }
+
+    /// A resource is no more, and neither are its objects. Always false: it is not to be retained.
+    fn stop(&self, known: &Known, running: &CancellationToken) -> bool {
+        running.cancel();
+        let mut graph = self.graph.lock();
+        for uid in graph.of_resource(known) {
+            graph.remove(&uid).into_iter().for_each(|uid| self.queue.add(uid));
+        }
+        false
+    }
+
+    async fn work(&self) {
+        while let Some(uid) = self.queue.next(&self.cancel).await {
+            let Some(outcome) = self.cancel.run_until_cancelled(self.look(&uid)).await else { return };
+            match outcome {
+                Ok(()) => self.queue.forget(&uid),
+                Err(error) => {
+                    tracing::debug!(%uid, %error, "the garbage collector tries again");
+                    self.queue.add_failed(uid.clone());
+                }
+            }
+            self.queue.done(&uid);
+        }
+    }
+
+    async fn look(&self, uid: &str) -> Result<(), ApiError> {
+        let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(()) };
+        if node.deleting && node.orphans {
+            self.orphan_dependents(uid, &node).await?;
+        }
+        if node.is_waiting() {
+            return self.go_after_dependents(uid, &node).await;
+        }
+        if node.deleting || node.owners.is_empty() {
+            return Ok(());
+        }
+        self.follow_owners(uid, &node).await
+    }
+
+    /// Takes an owner out of its dependents, then lets it go.
+    async fn orphan_dependents(&self, uid: &str, node: &Node) -> Result<(), ApiError> {
+        let releases = self.dependents(uid).into_iter().map(|(dependent_uid, dependent)| async move {
+            let Some(live) = self.live(&dependent, &dependent_uid).await? else { return Ok(()) };
+            self.release(&dependent, &live, &[uid.to_owned()]).await
+        });
+        let outcomes: Vec<Result<(), ApiError>> = stream::iter(releases).buffer_unordered(WORKERS).collect().await;
+        outcomes.into_iter().collect::<Result<(), _>>()?;
+        self.drop_finalizer(uid, node, ORPHAN).await
+    }
+
+    fn dependents(&self, uid: &str) -> Vec<(String, Node)> {
+        let graph = self.graph.lock();
+        graph.dependents(uid).filter_map(|uid| Some((uid.clone(), graph.get(uid)?.clone()))).collect()
+    }
+
+    /// Deletes what an owner waits for; lets it go when nothing is left that it has to wait for.
+    async fn go_after_dependents(&self, uid: &str, node: &Node) -> Result<(), ApiError> {
+        if self.graph.lock().blocking(uid) == 0 {
+            return self.drop_finalizer(uid, node, FOREGROUND).await;
+        }
+        for (dependent, _) in self.dependents(uid) {
+            self.queue.add(dependent);
+        }
+        Ok(())
+    }
+
+    async fn follow_owners(&self, uid: &str, node: &Node) -> Result<(), ApiError> {
+        if node.owners.iter().all(|owner| self.known_standing(node, owner) == Some(Standing::Solid)) {
+            return Ok(());
+        }
+        let Some(live) = self.live(node, uid).await? else { return Ok(()) };
+        let mut owners = Vec::new();
+        for owner in live.owner_references() {
+            let owner = Owner { api_version: owner.api_version, kind: owner.kind, name: owner.name, uid: owner.uid, block_owner_deletion: owner.block_owner_deletion };
+            owners.push((owner.uid.clone(), self.standing(node, &owner).await?));
+        }
+        let has_dependents = self.graph.lock().dependents(uid).next().is_some();
+        match judge(&owners, &live, has_dependents) {
+            Verdict::Keep => Ok(()),
+            Verdict::Release(gone) => self.release(node, &live, &gone).await,
+            Verdict::Delete(policy) => self.delete(node, uid, policy).await,
+        }
+    }
+
+    /// What an owner is like by the graph, if it is there under the name that the reference gives.
+    fn known_standing(&self, dependent: &Node, owner: &Owner) -> Option<Standing> {
+        let graph = self.graph.lock();
+        let known = graph.get(&owner.uid).filter(|known| *known.name == *owner.name)?;
+        let is_near = known.namespace.is_empty() || known.namespace == dependent.namespace;
+        is_near.then(|| if known.is_waiting() { Standing::Waiting } else { Standing::Solid })
+    }
+
+    /// What an owner is like: by the graph, or, where that does not know it, by the server.
+    async fn standing(&self, dependent: &Node, owner: &Owner) -> Result<Standing, ApiError> {
+        if let Some(standing) = self.known_standing(dependent, owner) {
+            return Ok(standing);
+        }
+        let Some(kind) = self.catalog.of_owner(&owner.api_version, &owner.kind) else {
+            // Nothing may be deleted because a kind is not known (yet).
+            return Err(ApiError::internal(format!("there is no kind {} in {}", owner.kind, owner.api_version)));
+        };
+        if kind.namespaced && dependent.namespace.is_empty() {
+            // Such a reference cannot be resolved; the object is left alone.
+            return Ok(Standing::Solid);
+        }
+        let namespace = if kind.namespaced { &*dependent.namespace } else { "" };
+        match self.client.get_object(&kind.resource, namespace, &owner.name).await {
+            Ok(live) if live.uid() == owner.uid => {
+                let waits = live.is_deleting() && live.finalizers().any(|finalizer| finalizer == FOREGROUND);
+                Ok(if waits { Standing::Waiting } else { Standing::Solid })
+            }
+            Ok(_) => Ok(Standing::Absent),
+            Err(error) if error.is_not_found() => Ok(Standing::Absent),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The object as it is now, if it is still the same one.
+    async fn live(&self, node: &Node, uid: &str) -> Result<Option<Object>, ApiError> {
+        match self.client.get_object(&node.known.resource, &node.namespace, &node.name).await {
+            Ok(live) if live.uid() == uid => Ok(Some(live)),
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn release(&self, node: &Node, live: &Object, owners: &[String]) -> Result<(), ApiError> {
+        let all = live.at(&["metadata", "ownerReferences"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        let stays = |owner: &Value| !owners.iter().any(|uid| owner["uid"] == **uid);
+        let (before, rest) = (all.len(), all.into_iter().filter(stays).collect::<Vec<_>>());
+        if rest.len() == before {
+            return Ok(());
+        }
+        self.patch(node, live, json!({"ownerReferences": if rest.is_empty() { Value::Null } else { Value::Array(rest) }})).await
+    }
+
+    async fn drop_finalizer(&self, uid: &str, node: &Node, finalizer: &str) -> Result<(), ApiError> {
+        let Some(live) = self.live(node, uid).await? else { return Ok(()) };
+        let rest: Vec<&str> = live.finalizers().filter(|known| *known != finalizer).collect();
+        if rest.len() == live.finalizers().count() {
+            return Ok(());
+        }
+        self.patch(node, &live, json!({"finalizers": if rest.is_empty() { Value::Null } else { json!(rest) }})).await
+    }
+
+    /// A merge patch of the metadata, of exactly the version that was read.
+    async fn patch(&self, node: &Node, live: &Object, mut metadata: Value) -> Result<(), ApiError> {
+        metadata["uid"] = live.uid().into();
+        metadata["resourceVersion"] = live.str_at(&["metadata", "resourceVersion"]).unwrap_or_default().into();
+        let patch = json!({"metadata": metadata});
+        let resource = &node.known.resource;
+        match self.client.patch_object(resource, &node.namespace, &node.name, ContentType::MergePatch, &patch).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete(&self, node: &Node, uid: &str, policy: &str) -> Result<(), ApiError> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() };
+        let options = DeleteOptions {
+            preconditions: Some(preconditions),
+            propagation_policy: Some(policy.to_owned()),
+            ..DeleteOptions::default()
+        };
+        match self.client.delete_object(&node.known.resource, &node.namespace, &node.name, &options).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One resource's place in the graph.
+struct Watched {
+    known: Arc<Known>,
+    graph: Arc<Mutex<Graph>>,
+    queue: Arc<Queue<String>>,
+}
+
+impl Watched {
+    fn set(&self, entry: &Entry) {
+        if let Some((uid, node)) = Node::read(&self.known, &entry.json) {
+            let is_new = !node.deleting;
+            let look = self.graph.lock().set(&uid, node);
+            // A new dependent whose owner is not known yet can wait for it to become known.
+            let delay = if is_new { OWNER_DELAY } else { Duration::ZERO };
+            look.into_iter().for_each(|uid| self.queue.add_after(uid, delay));
+        }
+    }
+
+    fn remove(&self, uid: &str) {
+        self.graph.lock().remove(uid).into_iter().for_each(|uid| self.queue.add(uid));
+    }
+}
+
+impl Sink for Watched {
+    fn replace(&self, entries: &[Arc<Entry>], _resource_version: u64) {
+        let there: std::collections::HashSet<&str> = entries.iter().map(|entry| entry.head.uid.as_str()).collect();
+        let known = self.graph.lock().of_resource(&self.known);
+        known.iter().filter(|uid| !there.contains(uid.as_str())).for_each(|uid| self.remove(uid));
+        entries.iter().for_each(|entry| self.set(entry));
+    }
+
+    fn apply(&self, event: &WatchEvent) {
+        match event {
+            WatchEvent::Added(entry) | WatchEvent::Modified(entry) => self.set(entry),
+            WatchEvent::Deleted(entry) => self.remove(&entry.head.uid),
+            WatchEvent::Bookmark { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,78 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::Pod,
+};
+use serde_json::json;
+use skiff_client::Client;
+
+use super::*;
+use crate::testing::{Running, eventually, object};
+
+/// A Deployment, its ReplicaSet, and two pods of that.
+async fn family(client: &Client) {
+    let spec = json!({"selector": {}, "template": {}});
+    let web: Deployment = object(json!({"metadata": {"name": "web", "namespace": "x"}, "spec": spec}));
+    let web = client.create(&web).await.unwrap();
+    let owners = json!([crate::meta::controller_reference(&web)]);
+    let set: ReplicaSet = object(json!({"metadata": {"name": "web-1", "namespace": "x", "ownerReferences": owners}, "spec": spec}));
+    let set = client.create(&set).await.unwrap();
+    let owners = json!([crate::meta::controller_reference(&set)]);
+    for name in ["a", "b"] {
+        let pod: Pod = object(json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}));
+        client.create(&pod).await.unwrap();
+    }
+}
+
+async fn count(client: &Client) -> (usize, usize, usize) {
+    let all = Default::default();
+    let deployments = client.list::<Deployment>(None, &all).await.unwrap().items.len();
+    let sets = client.list::<ReplicaSet>(None, &all).await.unwrap().items.len();
+    (deployments, sets, client.list::<Pod>(None, &all).await.unwrap().items.len())
+}
+
+async fn delete(policy: &str, expected: (usize, usize, usize)) -> Running {
+    let cluster = Running::start(run);
+    family(&cluster.client).await;
+    let options = DeleteOptions { propagation_policy: Some(policy.to_owned()), ..DeleteOptions::default() };
+    cluster.client.delete::<Deployment>("x", "web", &options).await.unwrap();
+    eventually(async || count(&cluster.client).await == expected).await;
+    cluster
+}
+
+#[tokio::test]
+async fn what_is_owned_goes_in_the_background() {
+    delete("Background", (0, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn what_is_owned_goes_first_in_the_foreground() {
+    delete("Foreground", (0, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn what_is_orphaned_stays_without_an_owner() {
+    let cluster = delete("Orphan", (0, 1, 2)).await;
+    let set: ReplicaSet = cluster.client.get("x", "web-1").await.unwrap();
+    assert!(set.metadata.owner_references.unwrap_or_default().is_empty());
+}
+
+#[tokio::test]
+async fn an_object_whose_owner_was_never_there_goes_and_one_with_a_living_owner_stays() {
+    let cluster = Running::start(run);
+    family(&cluster.client).await;
+    let set: ReplicaSet = cluster.client.get("x", "web-1").await.unwrap();
+    let mut gone = crate::meta::controller_reference(&set);
+    gone.uid = "another".to_owned();
+    for (name, owners) in [("lost", json!([gone])), ("kept", json!([gone, crate::meta::controller_reference(&set)]))] {
+        let pod: Pod = object(json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}));
+        cluster.client.create(&pod).await.unwrap();
+    }
+    eventually(async || {
+        let lost = cluster.client.get::<Pod>("x", "lost").await;
+        let kept: Pod = cluster.client.get("x", "kept").await.unwrap();
+        lost.is_err() && kept.metadata.owner_references.unwrap_or_default().len() == 1
+    })
+    .await;
+    assert_eq!(count(&cluster.client).await, (1, 1, 3));
+}
