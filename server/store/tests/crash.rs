@@ -50,7 +50,7 @@ fn number(value: &[u8]) -> u64 {
 
 /// Writes until it is killed, each key its own counter; says what was acknowledged.
 async fn write_for_ever(store: Arc<SqliteStore>, writer: usize) {
-    let heartbeat = writer % 4 == 0;
+    let heartbeat = writer.is_multiple_of(4);
     let durability = if heartbeat { Durability::Heartbeat } else { Durability::Synced };
     let class = if heartbeat { "beat" } else { "sync" };
     for turn in 0_u64.. {
@@ -59,7 +59,7 @@ async fn write_for_ever(store: Arc<SqliteStore>, writer: usize) {
         let expect = there.as_ref().map_or(Expect::Absent, |pair| Expect::At(pair.mod_revision));
         let next = there.as_ref().map_or(1, |pair| number(&pair.value) + 1);
         // Now and then a key goes, and comes again.
-        let delete = there.is_some() && next % 11 == 0 && !heartbeat;
+        let delete = there.is_some() && next.is_multiple_of(11) && !heartbeat;
         let write = Write { key: key.clone(), expect, value: (!delete).then(|| value(next)), durability };
         let outcome = store.write(write).await.unwrap();
         let WriteOutcome::Done(revision) = outcome else { panic!("{key} is nobody else's: {outcome:?}") };

@@ -65,7 +65,7 @@ async fn try_create(call: &Call<'_>, mut object: Object) -> Result<Option<Writte
     strategy::prepare_create(&call.def, &mut cx, &mut object);
     forms::apply_defaults(call, &mut object);
     let mut errors = std::mem::take(&mut cx.errors);
-    errors.extend(forms::validate_create(call, &object));
+    forms::add_errors(&mut errors, forms::validate_create(call, &object));
     refuse_invalid(call, &name, &errors)?;
     admission::validate(call.registry, &write, &object)?;
     forms::track(call, &mut object, None)?;

@@ -12,6 +12,7 @@ use skiff_api::{
     patch,
     request::{ContentType, Request},
     status::{ApiError, FieldError, Reason},
+    validate,
     wire::Entry,
 };
 
@@ -100,13 +101,27 @@ pub(super) fn apply_defaults(call: &Call<'_>, object: &mut Object) {
 }
 
 /// What is wrong with a new object.
-pub(super) fn validate_create(_call: &Call<'_>, _object: &Object) -> Vec<FieldError> {
-    Vec::new()
+pub(super) fn validate_create(call: &Call<'_>, object: &Object) -> Vec<FieldError> {
+    validate::create(&call.def, object)
 }
 
-/// What is wrong with a changed object.
-pub(super) fn validate_update(_call: &Call<'_>, _object: &Object, _old: &Object, _part: Part) -> Vec<FieldError> {
-    Vec::new()
+/// What is wrong with a changed object. A part of a pod that has a subresource of its own is not held to the rule by
+/// which the rest of the pod may not change it, and what the server itself changes is held to none.
+pub(super) fn validate_update(call: &Call<'_>, object: &Object, old: &Object, part: Part) -> Vec<FieldError> {
+    match part {
+        Part::Whole => Vec::new(),
+        Part::Only(_) | Part::Resize if call.def.gvk.kind == "Pod" => Vec::new(),
+        Part::Main | Part::Status | Part::Only(_) | Part::Resize => validate::update(&call.def, object, old),
+    }
+}
+
+/// Adds errors of which the same has not been said yet.
+pub(super) fn add_errors(errors: &mut Vec<FieldError>, more: Vec<FieldError>) {
+    for error in more {
+        if !errors.iter().any(|known| known.path == error.path && known.detail == error.detail) {
+            errors.push(error);
+        }
+    }
 }
 
 /// Notes in `metadata.managedFields` who set what.

@@ -120,10 +120,8 @@ async fn attempt(
     let mut cx = call.context();
     strategy::prepare_update(&call.def, &mut cx, &mut object, old, part);
     let mut errors = std::mem::take(&mut cx.errors);
-    if part != Part::Whole {
-        errors.extend(forms::validate_update(call, &object, old, part));
-    }
-    errors.extend(strategy::validate_update(&call.def, &object, old, part));
+    forms::add_errors(&mut errors, forms::validate_update(call, &object, old, part));
+    errors.extend(strategy::validate_update(&object, old));
     create::refuse_invalid(call, name, &errors)?;
     admission::validate(call.registry, &write, &object)?;
     forms::track(call, &mut object, Some(old))?;

@@ -51,11 +51,6 @@ trait Strategy: Sync {
 
     /// Completes a changed object.
     fn prepare_update(&self, _cx: &mut Context<'_>, _object: &mut Object, _old: &Object, _part: Part) {}
-
-    /// What is wrong with a change, beyond what field validation finds.
-    fn validate_update(&self, _object: &Object, _old: &Object, _part: Part) -> Vec<FieldError> {
-        Vec::new()
-    }
 }
 
 /// A kind without behaviour of its own.
@@ -101,9 +96,17 @@ pub fn prepare_update(def: &ResourceDef, cx: &mut Context<'_>, object: &mut Obje
     set_generation(rules, object, old);
 }
 
-/// What is wrong with a change, beyond what field validation finds.
-pub fn validate_update(def: &ResourceDef, object: &Object, old: &Object, part: Part) -> Vec<FieldError> {
-    strategy(def).validate_update(object, old, part)
+/// What is wrong with a change of any kind, beyond what field validation finds: nothing may hold back an object that is
+/// already going.
+pub fn validate_update(object: &Object, old: &Object) -> Option<FieldError> {
+    let had: Vec<&str> = old.finalizers().collect();
+    let new: Vec<String> =
+        object.finalizers().filter(|name| !had.contains(name)).map(|name| format!("{name:?}")).collect();
+    if !old.is_deleting() || new.is_empty() {
+        return None;
+    }
+    let why = "no new finalizers can be added if the object is being deleted, found new finalizers []string{";
+    Some(FieldError::forbidden("metadata.finalizers", format!("{why}{}}}", new.join(", "))))
 }
 
 /// The generation grows by one where what is wanted of the object changed.

@@ -123,11 +123,14 @@ pub struct Cacher {
     shared: Arc<Shared>,
 }
 
+/// Gives the selectable fields of a kind.
+type Selectable = dyn Fn(&StorageKey) -> Vec<&'static str> + Send + Sync;
+
 /// What the cache and its feed share.
 struct Shared {
     store: Arc<dyn Store>,
     kinds: RwLock<HashMap<StorageKey, Arc<Kind>>>,
-    selectable: Box<dyn Fn(&StorageKey) -> Vec<&'static str> + Send + Sync>,
+    selectable: Box<Selectable>,
     /// The newest revision that every kind has taken in and told its watchers of.
     published: watch::Sender<Revision>,
     /// The revision that the objects were loaded at.
@@ -326,7 +329,7 @@ impl Cacher {
             Some(value) => Some(entry_of(&key, &value, revision, &cached.selectable)?),
             None => before.and_then(|entry| respliced(&entry, revision)),
         };
-        entry.map(CacheOutcome::Done).ok_or_else(|| StoreError::Corrupt(key))
+        entry.map(CacheOutcome::Done).ok_or(StoreError::Corrupt(key))
     }
 
     /// What a refused write is told: the version that is there, once it can be read from the cache.

@@ -183,7 +183,8 @@ pub async fn range_at_an_old_revision(place: &Place) {
     let third = put(store, "/g/r/a", Expect::At(first), "2").await;
     let fourth = delete(store, "/g/r/b", second).await;
     let fifth = create(store, "/g/r/b", "again").await;
-    let expected: [(Revision, &[(&str, &str, Revision)]); 5] = [
+    type Then<'a> = &'a [(&'a str, &'a str, Revision)];
+    let expected: [(Revision, Then<'_>); 5] = [
         (first, &[("/g/r/a", "1", first)]),
         (second, &[("/g/r/a", "1", first), ("/g/r/b", "1", second)]),
         (third, &[("/g/r/a", "2", third), ("/g/r/b", "1", second)]),
