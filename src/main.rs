@@ -1,2 +1,58 @@
-//! stub
-fn main() {}
+//! The `skiff` binary: one file a subcommand, no logic of its own.
+
+mod cluster;
+mod config_file;
+mod dev;
+mod image;
+mod output;
+mod server;
+mod wasm_runtime;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Kubernetes for small machines, with WebAssembly components as first-class pods.
+#[derive(Parser)]
+#[command(name = "skiff", version, about, args_override_self = true)]
+struct Cli {
+    /// Log more: -v what happens, -vv each step. `SKIFF_LOG` takes a filter (`info,skiff_agent=debug`).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One file a subcommand.
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a single-node cluster for a developer's machine, without root.
+    Dev(Box<dev::Args>),
+    /// Runs the API server, scheduler, controllers and, unless --disable-agent, a node.
+    Server(Box<server::Args>),
+    /// Puts images and components into the node, shows and removes them.
+    Image(image::Args),
+    /// Runs the Wasm runtime (started by the node; it speaks CRI).
+    #[command(hide = true)]
+    WasmRuntime(wasm_runtime::Args),
+}
+
+fn main() -> ExitCode {
+    let arguments = match config_file::arguments(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => return output::fail(&error),
+    };
+    let cli = Cli::parse_from(arguments);
+    output::init_log(cli.verbose);
+    let done = match cli.command {
+        Command::Dev(args) => dev::run(*args),
+        Command::Server(args) => server::run(*args),
+        Command::Image(args) => image::run(args),
+        Command::WasmRuntime(args) => wasm_runtime::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&error),
+    }
+}

@@ -1,1 +1,269 @@
-//! stub
+//! The control plane put together: certificates, store, API server, scheduler and controllers in one process.
+//!
+//! [`Server::start`] opens them in the order in which each needs the one before, and returns when the API answers.
+//! Scheduler and controllers are clients of the API server like any other: each asks as itself, through the
+//! in-process transport, and is authorized by RBAC.
+
+mod components;
+mod files;
+mod identities;
+mod kubeconfig;
+mod manifests;
+pub mod pki;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use skiff_api::{kinds::Kinds, status::ApiError};
+use skiff_apiserver::{
+    bootstrap,
+    registry::{Registry, RegistryConfig},
+    strategy::services::Cidr,
+};
+use skiff_client::client::Client;
+use skiff_store::{Store, StoreError, cache::Cacher, sqlite::SqliteStore};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use identities::Identities;
+use pki::{Identity, Pki, PkiError};
+
+/// The version of Kubernetes whose API is served.
+pub const KUBERNETES_VERSION: &str = "v1.36.2";
+
+/// What the control plane is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The control plane's folder: datastore and certificates.
+    pub data_dir: PathBuf,
+    /// Where the API server listens.
+    pub bind_address: IpAddr,
+    /// On which port; 0 takes any that is free.
+    pub port: u16,
+    /// The address at which nodes and pods reach the API server.
+    pub advertise_address: IpAddr,
+    /// Further names and addresses of the API server.
+    pub tls_sans: Vec<String>,
+    /// The range of pod addresses.
+    pub cluster_cidr: String,
+    /// The range of Service addresses.
+    pub service_cidr: String,
+    /// The range of node ports, `FIRST-LAST`.
+    pub node_port_range: String,
+}
+
+/// Why the control plane does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A setting makes no sense.
+    #[error("--{flag} {value}: {problem}")]
+    Setting {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The port is taken or not allowed.
+    #[error("cannot listen on {address}: choose another --https-listen-port, or stop what listens there")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Certificates.
+    #[error("the cluster's certificates")]
+    Pki(#[from] PkiError),
+    /// A certificate that was just made cannot be used.
+    #[error("the TLS set-up")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The datastore.
+    #[error("the datastore {path}")]
+    Store {
+        /// Its file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: StoreError,
+    },
+    /// The objects that a fresh cluster holds.
+    #[error("making the objects that every cluster has")]
+    Bootstrap(#[source] ApiError),
+    /// A file.
+    #[error("{action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The two identities of a node.
+#[derive(Clone, Debug)]
+pub struct NodeIdentity {
+    /// As a client of the API server: `system:node:NAME` in `system:nodes`.
+    pub client: Identity,
+    /// As the server of the node's HTTPS API.
+    pub serving: Identity,
+}
+
+/// A running control plane.
+pub struct Server {
+    pki: Pki,
+    identities: Identities,
+    url: String,
+    admin: Client,
+    store: Arc<SqliteStore>,
+    cacher: Arc<Cacher>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Server {
+    /// Starts everything; the API answers when this returns. It ends when `cancel` is cancelled, see
+    /// [`Server::stopped`].
+    pub async fn start(config: Config, cancel: CancellationToken) -> Result<Self, ServerError> {
+        let registry_config = registry_config(&config)?;
+        let listener = listen(&config).await?;
+        let port = listener.local_addr().map_or(config.port, |address| address.port());
+        let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
+        let identities = Identities::issue(&pki, &config, &registry_config)?;
+        let (store, cacher) = open_store(&config.data_dir).await?;
+
+        let registry_config = RegistryConfig { advertise_port: port, ..registry_config };
+        let registry = Registry::new(registry_config, Arc::clone(&cacher), Kinds::builtin());
+        let tasks = TaskTracker::new();
+        let authorizer = registry.authorizer();
+        let follow = cancel.child_token();
+        tasks.spawn(async move { authorizer.follow(follow).await });
+        bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
+
+        let api = Arc::new(components::api_server(&registry, &identities, &pki)?);
+        let tls = identities.serving_tls(&pki)?;
+        let (serving, stop) = (Arc::clone(&api), cancel.child_token());
+        tasks.spawn(async move {
+            if let Err(error) = serving.serve(listener, tls, stop).await {
+                tracing::error!(%error, "the API server no longer listens");
+            }
+        });
+        let admin = Client::new(api.local(components::administrator()));
+        components::start(&api, &config, &pki, &tasks, &cancel);
+        let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
+        Ok(Self { pki, identities, url, admin, store, cacher, tasks, cancel })
+    }
+
+    /// The API server's URL from this machine.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Who signed the API server's certificate, as PEM.
+    pub fn server_ca(&self) -> &str {
+        self.pki.server_ca()
+    }
+
+    /// Who signs clients, as PEM.
+    pub fn client_ca(&self) -> &str {
+        self.pki.client_ca()
+    }
+
+    /// The certificates of a node of this process.
+    pub fn issue_node(&self, name: &str, address: IpAddr) -> Result<NodeIdentity, ServerError> {
+        Ok(identities::issue_node(&self.pki, name, address)?)
+    }
+
+    /// Writes the administrator's kubeconfig, for the owner alone; a file that says the same already is left alone.
+    pub fn write_kubeconfig(&self, path: &Path) -> Result<(), ServerError> {
+        let text = kubeconfig::render(&self.url, self.pki.server_ca(), &self.identities.admin);
+        files::write_private_if_changed(path, text.as_bytes()).map_err(|source| ServerError::File {
+            action: "writing",
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Applies a manifest of one or more YAML documents as the administrator, server-side; gives `kind/name` of each.
+    pub async fn apply(&self, manifest: &str) -> Result<Vec<String>, manifests::ManifestError> {
+        manifests::apply(&self.admin, manifest).await
+    }
+
+    /// Waits until everything has ended after the token was cancelled, and brings all that was acknowledged to disk.
+    pub async fn stopped(self) {
+        self.cancel.cancelled().await;
+        self.tasks.close();
+        // What does not end in time is dropped with the process; the store below is closed in any case.
+        if tokio::time::timeout(TASKS_GRACE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks of the control plane did not end in time");
+        }
+        self.cacher.close();
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "closing the datastore");
+        }
+    }
+}
+
+/// How long the tasks get to end.
+const TASKS_GRACE: Duration = Duration::from_millis(1200);
+
+/// The address at which a client on this machine reaches a listener.
+fn reachable(bind: IpAddr) -> IpAddr {
+    match bind {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        address => address,
+    }
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, ServerError> {
+    let address = SocketAddr::new(config.bind_address, config.port);
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+async fn open_store(data_dir: &Path) -> Result<(Arc<SqliteStore>, Arc<Cacher>), ServerError> {
+    let path = data_dir.join("state.db");
+    let failed = |source| ServerError::Store { path: path.clone(), source };
+    let store = Arc::new(SqliteStore::open(&path).map_err(failed)?);
+    let selectable = |storage: &skiff_api::kinds::StorageKey| {
+        Kinds::builtin().stored_as(storage).map(|def| def.selectable.clone()).unwrap_or_default()
+    };
+    let cacher = Cacher::start(Arc::clone(&store) as Arc<dyn Store>, selectable).await.map_err(failed)?;
+    Ok((store, cacher))
+}
+
+fn registry_config(config: &Config) -> Result<RegistryConfig, ServerError> {
+    let setting = |flag, value: &str, problem: &str| ServerError::Setting {
+        flag,
+        value: value.to_owned(),
+        problem: problem.to_owned(),
+    };
+    let service_cidr = config
+        .service_cidr
+        .parse()
+        .map_err(|_| setting("service-cidr", &config.service_cidr, "it must be an IPv4 range such as 10.43.0.0/16"))?;
+    if !config.cluster_cidr.parse::<Cidr>().is_ok_and(|cidr| cidr.prefix <= components::NODE_PREFIX) {
+        return Err(setting("cluster-cidr", &config.cluster_cidr, "it must be an IPv4 range of at least a /19"));
+    }
+    let ports = config.node_port_range.split_once('-').and_then(|(first, last)| {
+        let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first > 0 && first <= last).then_some(first..=last)
+    });
+    let node_ports = ports.ok_or_else(|| {
+        setting("service-node-port-range", &config.node_port_range, "it must be a range such as 30000-32767")
+    })?;
+    let IpAddr::V4(advertise_address) = config.advertise_address else {
+        return Err(setting("node-ip", &config.advertise_address.to_string(), "only IPv4 is served so far"));
+    };
+    Ok(RegistryConfig { service_cidr, node_ports, advertise_address, ..RegistryConfig::default() })
+}

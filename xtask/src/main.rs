@@ -1,10 +1,13 @@
 //! The project's own chores: `cargo xtask NAME`.
 
+mod bench;
+mod dist;
 mod examples;
 #[cfg(feature = "kinds")]
 mod kinds;
 #[cfg(feature = "kinds")]
 mod prose;
+mod test;
 #[cfg(feature = "kinds")]
 mod text;
 mod tidy;
@@ -22,11 +25,17 @@ struct Cli {
 /// One file a task.
 #[derive(Subcommand)]
 enum Task {
+    /// Measures what skiff promises, on a release build.
+    Bench(bench::Args),
+    /// Builds the binaries that are installed.
+    Dist(dist::Args),
     /// Builds the components of examples/ from source.
     Examples(examples::Args),
     /// Writes api/data/ from the recorded facts on Kubernetes.
     #[cfg(feature = "kinds")]
     Kinds(kinds::Args),
+    /// Installs what the tests need, and runs all of them.
+    Test(test::Args),
     /// Checks what no compiler checks: lengths of functions and files, stray words, docs that name tests.
     Tidy(tidy::Args),
 }
@@ -36,9 +45,12 @@ fn main() -> anyhow::Result<()> {
         return examples::link();
     }
     match Cli::parse().task {
+        Task::Bench(args) => bench::run(&args),
+        Task::Dist(args) => dist::run(&args),
         Task::Examples(args) => examples::run(&args),
         #[cfg(feature = "kinds")]
         Task::Kinds(args) => kinds::run(&args),
+        Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args),
     }
 }

@@ -24,7 +24,8 @@ fn write_value(value: &Value, depth: usize, out: &mut String) {
     }
     match value {
         Value::Object(map) => {
-            let entries: Vec<_> = map.iter().map(|(name, child)| (format!("{}:", Value::from(name.as_str())), child)).collect();
+            let entries: Vec<_> =
+                map.iter().map(|(name, child)| (format!("{}:", Value::from(name.as_str())), child)).collect();
             write_entries(('{', '}'), &entries, depth, out);
         }
         Value::Array(list) => {

@@ -18,7 +18,7 @@ use nix::{
 };
 use skiff_client::backoff;
 use tokio::{
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -89,15 +89,15 @@ impl RuntimeProcess {
         tokio::select! {
             answered = timeout(START_TIMEOUT, answers(&config.socket)) => {
                 if answered.is_err() {
-                    end(&mut child).await;
+                    end(&mut child.process).await;
                     return Err(ProcessError::Silent { socket: config.socket });
                 }
             }
-            status = child.wait() => {
+            status = child.process.wait() => {
                 let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
                 return Err(ProcessError::Ended { socket: config.socket, status });
             }
-            () = cancel.cancelled() => end(&mut child).await,
+            () = cancel.cancelled() => end(&mut child.process).await,
         }
         Ok(Self { supervisor: tokio::spawn(supervise(config, child, cancel)) })
     }
@@ -110,20 +110,28 @@ impl RuntimeProcess {
     }
 }
 
-fn spawn(config: &ProcessConfig) -> Result<Child, ProcessError> {
+/// A started child, its standard input held apart: to wait for a child closes what input is still part of it.
+struct Running {
+    process: Child,
+    _stdin: Option<ChildStdin>,
+}
+
+fn spawn(config: &ProcessConfig) -> Result<Running, ProcessError> {
     // A socket file that an earlier process left behind would look like an answer that never comes.
     if let Err(e) = std::fs::remove_file(&config.socket) {
         if e.kind() != std::io::ErrorKind::NotFound {
             tracing::warn!(error = %e, socket = %config.socket.display(), "cannot remove the old socket");
         }
     }
-    Command::new(&config.program)
+    let spawned = Command::new(&config.program)
         .args(&config.args)
         .stdin(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| ProcessError::Spawn { program: config.program.clone(), source })
+        .spawn();
+    let mut process = spawned.map_err(|source| ProcessError::Spawn { program: config.program.clone(), source })?;
+    let stdin = process.stdin.take();
+    Ok(Running { process, _stdin: stdin })
 }
 
 /// Waits until a CRI socket answers `Version`.
@@ -138,13 +146,13 @@ pub async fn answers(socket: &Path) {
     }
 }
 
-async fn supervise(config: ProcessConfig, mut child: Child, cancel: CancellationToken) {
+async fn supervise(config: ProcessConfig, mut child: Running, cancel: CancellationToken) {
     let mut delay = backoff::Backoff::new(RESTART.0, RESTART.1);
     loop {
         let started = Instant::now();
         tokio::select! {
-            () = cancel.cancelled() => return end(&mut child).await,
-            status = child.wait() => {
+            () = cancel.cancelled() => return end(&mut child.process).await,
+            status = child.process.wait() => {
                 let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
                 tracing::error!(%status, "the runtime ended; it is started again");
             }

@@ -1,0 +1,81 @@
+//! The API server's parts, and the scheduler and controllers as its clients.
+
+use std::sync::Arc;
+
+use skiff_api::user::UserInfo;
+use skiff_apiserver::{
+    authz::Authorizer,
+    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial},
+    registry::{Dispatch, Registry},
+    server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
+};
+use skiff_client::{client::Client, informer::Informers};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Config, ServerError, identities::Identities, pki::Pki};
+
+/// The prefix of a node's share of the pod addresses: 8,190 of them, so that addresses never cap a node.
+pub(crate) const NODE_PREFIX: u8 = 19;
+
+/// The API server over a registry.
+pub(crate) fn api_server(
+    registry: &Arc<Registry>,
+    identities: &Identities,
+    pki: &Pki,
+) -> Result<ApiServer, ServerError> {
+    let dial = NetDial::new(identities.node_client(pki)?).map_err(|error| ServerError::Tls(error.into()))?;
+    let config = registry.config();
+    let advertised = format!("{}:{}", config.advertise_address, config.advertise_port);
+    let parts = ApiServerParts {
+        dispatch: Arc::clone(registry) as Arc<dyn Dispatch>,
+        authorizer: registry.authorizer() as Arc<dyn Authorizer>,
+        tokens: Arc::new(StaticTokens::new()),
+        catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
+        dial: Arc::new(dial),
+    };
+    Ok(ApiServer::new(ApiServerConfig::default(), parts))
+}
+
+/// Starts scheduler and controllers. All read through one set of informers; each writes as itself.
+pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &TaskTracker, cancel: &CancellationToken) {
+    let reader = Client::new(api.local(component("system:kube-controller-manager")));
+    let informers = Informers::new(reader, cancel.child_token());
+    let scheduler = Client::new(api.local(component("system:kube-scheduler")));
+    tasks.spawn(skiff_scheduler::run(
+        scheduler,
+        informers.clone(),
+        skiff_scheduler::Config::default(),
+        cancel.child_token(),
+    ));
+    let as_controller = {
+        let api = Arc::clone(api);
+        move |name: &str| Client::new(api.local(service_account("kube-system", name)))
+    };
+    let controllers = skiff_controllers::Config {
+        root_ca: pki.server_ca().to_owned(),
+        nodes: skiff_controllers::nodes::Config {
+            pod_cidrs: vec![(config.cluster_cidr.clone(), NODE_PREFIX)],
+            ..Default::default()
+        },
+    };
+    tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));
+}
+
+/// Who may do all: the identity of what the operator of this process asks for.
+pub(crate) fn administrator() -> UserInfo {
+    user("system:admin", &["system:masters"])
+}
+
+fn component(name: &str) -> UserInfo {
+    user(name, &[])
+}
+
+fn service_account(namespace: &str, name: &str) -> UserInfo {
+    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")];
+    user(&format!("system:serviceaccount:{namespace}:{name}"), &groups)
+}
+
+fn user(name: &str, groups: &[&str]) -> UserInfo {
+    let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
+    UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }
+}

