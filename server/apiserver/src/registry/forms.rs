@@ -4,20 +4,24 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::Value;
 use skiff_api::{
-    convert,
+    apply, convert,
     decode::{self, FieldValidation, Form, Parsed},
     defaults,
     kinds::{GroupVersionKind, Kinds, ResourceDef, stored_field},
     object::Object,
     patch,
     request::{ContentType, Request},
-    status::{ApiError, FieldError, Reason},
+    schema::Schemas,
+    status::{ApiError, FieldError},
     validate,
     wire::Entry,
 };
 
 use super::call::Call;
 use crate::strategy::Part;
+
+/// Who is said to manage what was written by a client that did not say who it is.
+const UNKNOWN_MANAGER: &str = "unknown";
 
 /// The kind of `binding`'s bodies.
 pub(super) fn binding() -> GroupVersionKind {
@@ -74,11 +78,16 @@ pub(super) fn patched(call: &Call<'_>, old: &Object) -> Result<Object, ApiError>
 pub(super) fn patched_as(call: &Call<'_>, old: &Object, gvk: &GroupVersionKind) -> Result<Object, ApiError> {
     let request = call.request;
     if request.content_type == ContentType::ApplyPatch {
-        return Err(apply_is_to_come());
+        return applied(call, Some(old), gvk);
     }
     let patched = patch::apply(request.content_type, gvk, old, &request.body)?;
-    let parsed = Parsed { value: Value::Object(patched.0), duplicates: Vec::new() };
-    let decoded = decode::decode_value(parsed, gvk, form(gvk)?, field_validation(request)?)?;
+    shaped(call, patched, gvk)
+}
+
+/// What a patch made, as an object of its kind, with defaults.
+fn shaped(call: &Call<'_>, object: Object, gvk: &GroupVersionKind) -> Result<Object, ApiError> {
+    let parsed = Parsed { value: Value::Object(object.0), duplicates: Vec::new() };
+    let decoded = decode::decode_value(parsed, gvk, form(gvk)?, field_validation(call.request)?)?;
     call.warn(decoded.warnings);
     let mut object = decoded.object;
     defaults::apply(gvk, &mut object);
@@ -86,13 +95,36 @@ pub(super) fn patched_as(call: &Call<'_>, old: &Object, gvk: &GroupVersionKind) 
 }
 
 /// The object that a server-side apply makes where there is none.
-pub(super) fn applied_new(_call: &Call<'_>) -> Result<Object, ApiError> {
-    Err(apply_is_to_come())
+pub(super) fn applied_new(call: &Call<'_>) -> Result<Object, ApiError> {
+    applied(call, None, &call.def.gvk)
 }
 
-/// The place of server-side apply.
-fn apply_is_to_come() -> ApiError {
-    ApiError::new(Reason::UnsupportedMediaType, "server-side apply is not served")
+/// What an object becomes by the apply in the body. What is applied is taken as it was sent: what decoding adds is not
+/// the client's, and is not to be managed by it.
+fn applied(call: &Call<'_>, live: Option<&Object>, gvk: &GroupVersionKind) -> Result<Object, ApiError> {
+    let request = call.request;
+    let checked = decode::decode(&request.body, request.content_type, gvk, form(gvk)?, field_validation(request)?)?;
+    call.warn(checked.warnings);
+    let parsed = decode::parse(&request.body, true).map_err(|why| ApiError::bad_request(why.to_string()))?;
+    let mut sent = Object(parsed.value.as_object().cloned().unwrap_or_default());
+    sent.set_at(&["apiVersion"], gvk.api_version());
+    sent.set_at(&["kind"], gvk.kind.as_str());
+    let object = apply::apply(&managed(call)?, live, &sent, request.options.force.unwrap_or_default())?;
+    shaped(call, object, gvk)
+}
+
+/// The write as far as the management of fields is concerned.
+fn managed<'a>(call: &'a Call<'_>) -> Result<apply::Operation<'a>, ApiError> {
+    let def = &call.def;
+    let schema = Schemas::builtin().of_kind(&def.gvk);
+    let manager = call.request.options.field_manager.as_deref().filter(|manager| !manager.is_empty());
+    Ok(apply::Operation {
+        schema: schema.ok_or_else(|| ApiError::internal(format!("{} has no schema", def.gvk.kind)))?,
+        manager: manager.unwrap_or(UNKNOWN_MANAGER),
+        subresource: call.request.subresource.as_deref().unwrap_or_default(),
+        has_status: def.subresources.iter().any(|subresource| subresource.name == "status"),
+        now: call.now,
+    })
 }
 
 /// Defaults once more, for what admission and the strategy added.
@@ -124,8 +156,11 @@ pub(super) fn add_errors(errors: &mut Vec<FieldError>, more: Vec<FieldError>) {
     }
 }
 
-/// Notes in `metadata.managedFields` who set what.
-pub(super) fn track(_call: &Call<'_>, _object: &mut Object, _old: Option<&Object>) -> Result<(), ApiError> {
+/// Notes in `metadata.managedFields` who set what. An apply has done so itself.
+pub(super) fn track(call: &Call<'_>, object: &mut Object, old: Option<&Object>) -> Result<(), ApiError> {
+    if call.request.content_type != ContentType::ApplyPatch {
+        apply::track_update(&managed(call)?, old, object);
+    }
     Ok(())
 }
 

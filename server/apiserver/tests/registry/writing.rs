@@ -217,3 +217,33 @@ async fn a_job_selects_its_own_pods() {
     let labels = &made["spec"]["template"]["metadata"]["labels"];
     assert_eq!((&labels["controller-uid"], &labels["job-name"]), (uid, &json!("j")));
 }
+
+#[tokio::test]
+async fn an_apply_makes_owns_and_conflicts() {
+    let cluster = Cluster::start().await;
+    let line = |manager: &str, more: &str| format!("PATCH {MAPS}/a?fieldManager={manager}{more}");
+    let wanted = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"key": value}});
+    let apply = ContentType::ApplyPatch;
+    let (code, status) = cluster.send(&format!("PATCH {MAPS}/a"), apply, wanted("1")).await;
+    assert_eq!(
+        (code, &status["message"]),
+        (
+            422,
+            &json!(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: \
+        Required value: is required for apply patch"
+            )
+        )
+    );
+    let (code, made) = cluster.send(&line("one", ""), apply, wanted("1")).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["metadata"]["managedFields"][0]["fieldsV1"], json!({"f:data": {"f:key": {}}}));
+    let (code, again) = cluster.send(&line("one", ""), apply, wanted("1")).await;
+    assert_eq!((code, &again), (200, &made), "applying the same again writes nothing");
+    assert_eq!(cluster.send(&line("two", ""), apply, wanted("2")).await.0, 409);
+    let (code, taken) = cluster.send(&line("two", "&force=true"), apply, wanted("2")).await;
+    assert_eq!((code, &taken["data"]["key"]), (200, &json!("2")));
+    let (_, merged) = cluster.merge(&format!("{MAPS}/a?fieldManager=three"), json!({"data": {"x": "y"}})).await;
+    let managers = merged["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|m| m["manager"] == "three" && m["operation"] == "Update"), "{managers:?}");
+}
