@@ -155,7 +155,10 @@ fn cannot_be_handled(expected: &GroupVersionKind, why: &str) -> ApiError {
 
 fn unrecognized(expected: &GroupVersionKind, why: &str, body: &[u8]) -> ApiError {
     let kind = &expected.kind;
-    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", summary(body)))
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        summary(body)
+    ))
 }
 
 /// The beginning of a body: as text where it looks like JSON, else in hexadecimal.

@@ -37,8 +37,12 @@ pub fn core_versions(kinds: &Kinds, address: &str) -> Vec<u8> {
 
 /// `/apis`: `APIGroupList`.
 pub fn group_list(kinds: &Kinds) -> Vec<u8> {
-    let groups: Vec<Value> =
-        kinds.groups().iter().filter(|group| !group.name.is_empty()).map(|group| Value::Object(plain_group(group))).collect();
+    let groups: Vec<Value> = kinds
+        .groups()
+        .iter()
+        .filter(|group| !group.name.is_empty())
+        .map(|group| Value::Object(plain_group(group)))
+        .collect();
     bytes(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
@@ -131,9 +135,7 @@ fn insert_some(map: &mut Map<String, Value>, name: &str, list: &[String]) {
 }
 
 fn plain_group(group: &Group) -> Map<String, Value> {
-    let one = |known: &GroupVersion| {
-        json!({"groupVersion": group_version(&group.name, &known.version), "version": known.version})
-    };
+    let one = |known: &GroupVersion| json!({"groupVersion": group_version(&group.name, &known.version), "version": known.version});
     let versions: Vec<Value> = group.versions.iter().map(one).collect();
     let mut map = Map::new();
     map.insert("name".to_owned(), group.name.as_str().into());
@@ -199,8 +201,12 @@ mod tests {
         assert_eq!(items.len(), recorded.len());
         for (item, group) in items.iter().zip(recorded) {
             assert_eq!(item["metadata"]["name"], group["group"]);
-            for (version, want) in item["versions"].as_array().unwrap().iter().zip(group["versions"].as_array().unwrap()) {
-                for (got, want) in version["resources"].as_array().unwrap().iter().zip(want["resources"].as_array().unwrap()) {
+            for (version, want) in
+                item["versions"].as_array().unwrap().iter().zip(group["versions"].as_array().unwrap())
+            {
+                for (got, want) in
+                    version["resources"].as_array().unwrap().iter().zip(want["resources"].as_array().unwrap())
+                {
                     assert_eq!(got["resource"], want["resource"]);
                     assert_eq!(got["verbs"], want["verbs"]);
                     let subs = want["subresources"].as_array().unwrap();
@@ -218,7 +224,8 @@ mod tests {
     fn plain_discovery_of_the_core_group() {
         let list = value(&resource_list(Kinds::builtin(), "", "v1").unwrap());
         assert_eq!((&list["groupVersion"], list.get("apiVersion")), (&json!("v1"), None));
-        let find = |name: &str| list["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).unwrap().clone();
+        let find =
+            |name: &str| list["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).unwrap().clone();
         assert_eq!(find("pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
         assert_eq!(find("events")["storageVersionHash"], "r2yiGXH7wu8=");
         let eviction = find("pods/eviction");
@@ -234,6 +241,9 @@ mod tests {
         assert_eq!(group["kind"], "APIGroup");
         assert!(super::group(Kinds::builtin(), "").is_none());
         assert_eq!(value(&core_versions(Kinds::builtin(), "h:6443"))["versions"], json!(["v1"]));
-        assert_eq!(value(&group_list(Kinds::builtin()))["groups"].as_array().unwrap().len(), Kinds::builtin().groups().len() - 1);
+        assert_eq!(
+            value(&group_list(Kinds::builtin()))["groups"].as_array().unwrap().len(),
+            Kinds::builtin().groups().len() - 1
+        );
     }
 }

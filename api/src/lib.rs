@@ -11,6 +11,7 @@
 //! - [`discovery`]: what `/api` and `/apis` answer.
 //! - [`names`]: what names may look like.
 //! - [`validate`]: what is wrong with an object.
+//! - [`openapi`]: the API described for clients.
 //! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
@@ -23,21 +24,22 @@
 //! - [`table`]: what `kubectl get` shows.
 //! - [`user`]: who asks.
 
-mod data;
-pub mod convert;
 pub mod apply;
+pub mod convert;
+mod data;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
 pub mod kinds;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod request;
+pub mod scale;
 pub mod schema;
 pub mod selector;
-pub mod scale;
 pub mod status;
 pub mod table;
 pub mod user;

@@ -92,7 +92,9 @@ pub fn qualified_name(text: &str) -> Faults {
         [prefix, name] => (Some(prefix), name),
         _ => {
             let words = pattern(QUALIFIED_WORDS, QUALIFIED, &examples);
-            return vec![format!("a qualified name {words} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a qualified name {words} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     let mut faults = Vec::new();
@@ -119,7 +121,10 @@ pub fn label_value(text: &str) -> Faults {
         faults.push(too_long(MAX_LABEL_CHARS));
     }
     if !text.is_empty() && !is_qualified(text) {
-        let words = format!("a valid label must be an empty string or consist of {}", &QUALIFIED_WORDS["must consist of ".len()..]);
+        let words = format!(
+            "a valid label must be an empty string or consist of {}",
+            &QUALIFIED_WORDS["must consist of ".len()..]
+        );
         faults.push(pattern(&words, &format!("({QUALIFIED})?"), &["MyValue", "my_value", "12345"]));
     }
     faults
@@ -129,7 +134,9 @@ pub fn label_value(text: &str) -> Faults {
 pub fn path_segment(text: &str) -> Faults {
     match text {
         "." | ".." => vec![format!("may not be '{text}'")],
-        _ => ["/", "%"].iter().filter(|bad| text.contains(**bad)).map(|bad| format!("may not contain '{bad}'")).collect(),
+        _ => {
+            ["/", "%"].iter().filter(|bad| text.contains(**bad)).map(|bad| format!("may not contain '{bad}'")).collect()
+        }
     }
 }
 
@@ -208,7 +215,9 @@ mod tests {
             assert!(!qualified_name(bad).is_empty(), "{bad}");
         }
         assert!(label_value("").is_empty() && label_value("a_b.C").is_empty() && !label_value("-").is_empty());
-        assert!(path_segment("system:node").is_empty() && !path_segment("a/b").is_empty() && !path_segment("..").is_empty());
+        assert!(
+            path_segment("system:node").is_empty() && !path_segment("a/b").is_empty() && !path_segment("..").is_empty()
+        );
         assert!(port_name("http").is_empty() && !port_name("1").is_empty() && !port_name("a--b").is_empty());
         assert!(config_key("a.b-c_D").is_empty() && !config_key("..a").is_empty() && !config_key("a b").is_empty());
         assert!(env_name("a.b").is_empty() && !env_name("a=b").is_empty());
@@ -218,9 +227,11 @@ mod tests {
     fn sentences_are_kubernetes_own() {
         assert_eq!(
             dns_label("A"),
-            ["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
+            [
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
               end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-              '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"]
+              '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            ]
         );
         assert_eq!(
             label_value("-"),

@@ -246,7 +246,10 @@ impl<'a> SchemaRef<'a> {
     /// All fields, sorted by name.
     pub fn properties(self) -> impl ExactSizeIterator<Item = (&'a str, SchemaRef<'a>)> {
         let schemas = self.schemas;
-        self.body().properties.iter().map(move |(word, node)| (schemas.word(*word), SchemaRef { schemas, index: *node }))
+        self.body()
+            .properties
+            .iter()
+            .map(move |(word, node)| (schemas.word(*word), SchemaRef { schemas, index: *node }))
     }
 
     /// The schema of a list's entries.

@@ -18,7 +18,8 @@ fn error(gvk: &GroupVersionKind, body: &str) -> String {
 
 #[test]
 fn unknown_and_duplicate_fields_are_found_and_dropped() {
-    let body = r#"{"spec":{"replicas":1,"replicas":2,"foo":1,"template":{"spec":{"containers":[{"name":"a","bar":{}}]}}}}"#;
+    let body =
+        r#"{"spec":{"replicas":1,"replicas":2,"foo":1,"template":{"spec":{"containers":[{"name":"a","bar":{}}]}}}}"#;
     let decoded = typed(&deployment(), body, FieldValidation::Warn).unwrap();
     assert_eq!(
         decoded.warnings,
@@ -43,7 +44,10 @@ fn types_are_checked_in_gos_words() {
     let cases = [
         (r#"{"spec":{"replicas":"3"}}"#, "string into Go struct field DeploymentSpec.spec.replicas of type int32"),
         (r#"{"spec":{"replicas":1.5}}"#, "number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"spec":{"replicas":3000000000}}"#, "number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        (
+            r#"{"spec":{"replicas":3000000000}}"#,
+            "number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
         (r#"{"spec":7}"#, "number into Go struct field Deployment.spec of type v1.DeploymentSpec"),
         (r#"{"metadata":{"labels":{"a":1}}}"#, "number into Go struct field ObjectMeta.metadata.labels of type string"),
         (
@@ -70,7 +74,10 @@ fn bodies_that_are_no_objects_are_refused() {
         error(&pod, r#"{"kind":"Pod","apiVersion":"v2"}"#),
         "the API version in the data (v2) does not match the expected API version (v1)"
     );
-    assert!(error(&pod, r#"{"kind":"Node","apiVersion":"v1"}"#).starts_with("Node in version \"v1\" cannot be handled as a Pod"));
+    assert!(
+        error(&pod, r#"{"kind":"Node","apiVersion":"v1"}"#)
+            .starts_with("Node in version \"v1\" cannot be handled as a Pod")
+    );
     assert!(error(&pod, &"[".repeat(100_000)).contains("must be of type Pod"));
     assert!(error(&pod, &"{\"a\":".repeat(100_000)).contains("must be of type Pod"));
     let bad = decode(&[b'{', 0xff], ContentType::Json, &pod, Form::builtin(&pod).unwrap(), FieldValidation::Warn);
@@ -95,7 +102,8 @@ fn values_take_the_form_that_go_prints() {
 #[test]
 fn shaping_twice_changes_nothing() {
     let schema = Schemas::builtin().of_kind(&deployment()).unwrap();
-    let body = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}}}});
+    let body =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}}}});
     let once = shape_typed(body, schema).unwrap();
     assert_eq!(shape_typed(once.value.clone(), schema).unwrap().value, once.value);
 }
@@ -120,7 +128,8 @@ fn custom_resources_are_pruned() {
         }}},
     }));
     let gvk = GroupVersionKind::new("example.com", "v1", "Thing");
-    let body = json!({"metadata": {"name": "a", "nosuch": 1}, "spec": {"a": "text", "b": 1, "free": {"x": {"y": null}}}});
+    let body =
+        json!({"metadata": {"name": "a", "nosuch": 1}, "spec": {"a": "text", "b": 1, "free": {"x": {"y": null}}}});
     let form = Form::Custom(schemas.root().unwrap());
     let decoded = decode(body.to_string().as_bytes(), ContentType::Json, &gvk, form, FieldValidation::Warn).unwrap();
     assert_eq!(decoded.object.at(&["spec"]), Some(&json!({"a": "text", "free": {"x": {"y": null}}})));

@@ -15,7 +15,9 @@ fn is_zero(map: &Fields, field: &str) -> bool {
 
 /// Numbers of a probe of which zero means unset.
 pub(super) fn probe(probe: &mut Fields) {
-    for (field, default) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (field, default) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if is_zero(probe, field) {
             probe.insert(field.to_owned(), default.into());
         }

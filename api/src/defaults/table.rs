@@ -51,7 +51,10 @@ pub(super) const RULES: &[Fields] = &[
     ),
     ("core.v1.ServicePort", TCP),
     ("core.v1.EndpointPort", TCP),
-    ("core.v1.PersistentVolumeSpec", &[("persistentVolumeReclaimPolicy", "\"Retain\""), ("volumeMode", "\"Filesystem\"")]),
+    (
+        "core.v1.PersistentVolumeSpec",
+        &[("persistentVolumeReclaimPolicy", "\"Retain\""), ("volumeMode", "\"Filesystem\"")],
+    ),
     ("core.v1.PersistentVolumeStatus", &[("phase", "\"Pending\"")]),
     ("core.v1.PersistentVolumeClaimSpec", &[("volumeMode", "\"Filesystem\"")]),
     ("core.v1.PersistentVolumeClaimStatus", &[("phase", "\"Pending\"")]),
@@ -64,7 +67,10 @@ pub(super) const RULES: &[Fields] = &[
     ),
     ("apps.v1.DaemonSetSpec", &[("revisionHistoryLimit", "10")]),
     ("apps.v1.StatefulSetSpec", WORKLOAD),
-    ("apps.v1.StatefulSetSpec", &[("podManagementPolicy", "\"OrderedReady\""), ("persistentVolumeClaimRetentionPolicy", "{}")]),
+    (
+        "apps.v1.StatefulSetSpec",
+        &[("podManagementPolicy", "\"OrderedReady\""), ("persistentVolumeClaimRetentionPolicy", "{}")],
+    ),
     (
         "apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy",
         &[("whenDeleted", "\"Retain\""), ("whenScaled", "\"Retain\"")],
@@ -108,7 +114,10 @@ pub(super) const RULES: &[Fields] = &[
     ("admissionregistration.v1.ValidatingWebhook", MATCH_ALL),
     ("admissionregistration.v1.ValidatingWebhook", &[("failurePolicy", "\"Fail\""), ("timeoutSeconds", "10")]),
     ("admissionregistration.v1.ValidatingAdmissionPolicySpec", &[("failurePolicy", "\"Fail\"")]),
-    ("admissionregistration.v1.MutatingAdmissionPolicySpec", &[("failurePolicy", "\"Fail\""), ("reinvocationPolicy", "\"Never\"")]),
+    (
+        "admissionregistration.v1.MutatingAdmissionPolicySpec",
+        &[("failurePolicy", "\"Fail\""), ("reinvocationPolicy", "\"Never\"")],
+    ),
     ("admissionregistration.v1.MatchResources", MATCH_ALL),
     ("admissionregistration.v1.RuleWithOperations", &[("scope", "\"*\"")]),
     ("admissionregistration.v1.NamedRuleWithOperations", &[("scope", "\"*\"")]),
@@ -122,10 +131,7 @@ pub(super) const RULES: &[Fields] = &[
         "flowcontrol.v1.LimitedPriorityLevelConfiguration",
         &[("nominalConcurrencyShares", "30"), ("lendablePercent", "0")],
     ),
-    (
-        "flowcontrol.v1.ExemptPriorityLevelConfiguration",
-        &[("nominalConcurrencyShares", "0"), ("lendablePercent", "0")],
-    ),
+    ("flowcontrol.v1.ExemptPriorityLevelConfiguration", &[("nominalConcurrencyShares", "0"), ("lendablePercent", "0")]),
     ("flowcontrol.v1.QueuingConfiguration", &[("queues", "64"), ("handSize", "8"), ("queueLengthLimit", "50")]),
     ("resource.v1.ExactDeviceRequest", DEVICES),
     ("resource.v1.DeviceSubRequest", DEVICES),

@@ -67,9 +67,13 @@ fn a_pod_gets_what_a_cluster_gives_it() {
 fn workloads_roll_and_count() {
     let spec = defaulted("apps/v1", "Deployment", json!({}))["spec"].clone();
     assert_eq!(spec["replicas"], 1);
-    assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}));
+    assert_eq!(
+        spec["strategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}})
+    );
     assert_eq!(spec["progressDeadlineSeconds"], 600);
-    let recreate = defaulted("apps/v1", "Deployment", json!({"spec": {"strategy": {"type": "Recreate"}, "replicas": 0}}));
+    let recreate =
+        defaulted("apps/v1", "Deployment", json!({"spec": {"strategy": {"type": "Recreate"}, "replicas": 0}}));
     assert_eq!(recreate["spec"]["strategy"], json!({"type": "Recreate"}));
     assert_eq!(recreate["spec"]["replicas"], 0);
     let sets = defaulted("apps/v1", "StatefulSet", json!({}))["spec"].clone();

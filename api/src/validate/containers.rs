@@ -3,7 +3,11 @@
 use std::{collections::HashSet, str::FromStr};
 
 use super::cursor::{Cursor, Errors};
-use crate::{names, quantity::Quantity, status::{FieldError, FieldErrorKind}};
+use crate::{
+    names,
+    quantity::Quantity,
+    status::{FieldError, FieldErrorKind},
+};
 
 /// The kinds of containers in a pod, as the fields that hold them.
 pub(super) const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
@@ -114,7 +118,11 @@ fn environment(container: &Cursor<'_>, errors: &mut Errors) {
                 errors.add(FieldError::invalid(source.path.as_str(), "", words));
             }
             (true, true) => {
-                errors.add(FieldError::invalid(source.path.as_str(), "", "may not have more than one field specified at a time"));
+                errors.add(FieldError::invalid(
+                    source.path.as_str(),
+                    "",
+                    "may not have more than one field specified at a time",
+                ));
             }
             _ => errors.name(&if map.is_set() { map } else { secret }.at("name"), names::dns_subdomain),
         }
@@ -174,7 +182,8 @@ pub(super) fn resources(resources: &Cursor<'_>, errors: &mut Errors) {
 }
 
 fn resource_name(name: &str) -> names::Faults {
-    let is_standard = matches!(name, "cpu" | "memory" | "storage" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let is_standard =
+        matches!(name, "cpu" | "memory" | "storage" | "ephemeral-storage") || name.starts_with("hugepages-");
     match is_standard || name.contains('/') {
         true => names::qualified_name(name),
         false => vec!["must be a standard resource for containers".to_owned()],

@@ -57,7 +57,11 @@ fn cluster_ip_is_kept(spec: &Cursor<'_>, before: &Cursor<'_>, errors: &mut Error
     let both_have_one = |at: &Cursor<'_>| at.at("type").text() != "ExternalName" && !at.at("clusterIP").is_empty();
     if both_have_one(spec) && both_have_one(before) && spec.at("clusterIP").value != before.at("clusterIP").value {
         let words = "may not change once set";
-        errors.add(FieldError::invalid(format!("{}[0]", spec.at("clusterIPs").path), spec.at("clusterIP").json(), words));
+        errors.add(FieldError::invalid(
+            format!("{}[0]", spec.at("clusterIPs").path),
+            spec.at("clusterIP").json(),
+            words,
+        ));
     }
 }
 
@@ -123,7 +127,10 @@ pub(super) fn node(object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut E
     let Some(before) = old.map(|old| old.at("spec")) else { return };
     for field in ["podCIDR", "providerID"] {
         if !before.at(field).is_empty() && spec.at(field).value != before.at(field).value {
-            errors.forbidden(&spec.at(field), "node updates may not change fields other than spec.taints, spec.unschedulable");
+            errors.forbidden(
+                &spec.at(field),
+                "node updates may not change fields other than spec.taints, spec.unschedulable",
+            );
         }
     }
 }
@@ -141,7 +148,8 @@ fn data(object: &Cursor<'_>, fields: &[&str], old: Option<&Cursor<'_>>, kind: &s
                 errors.add(FieldError::invalid(value.path.as_str(), key, words));
             }
             // Three bytes are four digits of base64.
-            size_bytes += if *field == "data" && kind == "ConfigMap" { value.text().len() } else { value.text().len() / 4 * 3 };
+            size_bytes +=
+                if *field == "data" && kind == "ConfigMap" { value.text().len() } else { value.text().len() / 4 * 3 };
         }
     }
     if size_bytes > MAX_DATA_BYTES {

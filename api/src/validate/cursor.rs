@@ -41,7 +41,9 @@ impl<'a> Cursor<'a> {
     pub(super) fn entries(&self) -> Vec<Cursor<'a>> {
         let list = self.value.and_then(Value::as_array);
         let entries = list.into_iter().flatten().enumerate();
-        entries.map(|(index, value)| Cursor { path: format!("{}[{index}]", self.path), value: Some(value), root: None }).collect()
+        entries
+            .map(|(index, value)| Cursor { path: format!("{}[{index}]", self.path), value: Some(value), root: None })
+            .collect()
     }
 
     /// The entries of a map with their keys; none where it is absent.
@@ -49,7 +51,9 @@ impl<'a> Cursor<'a> {
         let map = self.value.and_then(Value::as_object);
         let pairs = map.into_iter().flatten();
         pairs
-            .map(|(key, value)| (key.as_str(), Cursor { path: format!("{}[{key}]", self.path), value: Some(value), root: None }))
+            .map(|(key, value)| {
+                (key.as_str(), Cursor { path: format!("{}[{key}]", self.path), value: Some(value), root: None })
+            })
             .collect()
     }
 

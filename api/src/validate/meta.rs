@@ -46,7 +46,10 @@ pub(super) fn create(def: &ResourceDef, object: &Object, errors: &mut Errors) {
     if !prefix.is_empty() {
         // What will follow the prefix makes an end of `-` good.
         let text = prefix.text();
-        let whole = text.strip_suffix('-').filter(|front| !front.is_empty()).map_or(text.to_owned(), |front| format!("{front}a"));
+        let whole = text
+            .strip_suffix('-')
+            .filter(|front| !front.is_empty())
+            .map_or(text.to_owned(), |front| format!("{front}a"));
         errors.faults(&prefix, rule(&whole));
     }
     let name = metadata.at("name");

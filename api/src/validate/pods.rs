@@ -47,7 +47,8 @@ fn unchanged(now: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
     }
     deadline(&now.at("activeDeadlineSeconds"), &old.at("activeDeadlineSeconds"), errors);
     if !added_only(&now.at("tolerations"), &old.at("tolerations")) {
-        errors.forbidden(&now.at("tolerations"), "existing toleration can not be modified except its tolerationSeconds");
+        errors
+            .forbidden(&now.at("tolerations"), "existing toleration can not be modified except its tolerationSeconds");
     }
     let gated = !old.at("schedulingGates").is_empty();
     gates(&now.at("schedulingGates"), &old.at("schedulingGates"), errors);
@@ -184,7 +185,10 @@ fn check_toleration(toleration: &Cursor<'_>, errors: &mut Errors) {
     errors.optional_name(&toleration.at("key"), names::qualified_name);
     let operator = toleration.at("operator");
     if toleration.at("key").is_empty() && operator.text() != "Exists" {
-        errors.invalid(&operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+        errors.invalid(
+            &operator,
+            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+        );
     }
     if operator.text() == "Exists" && !toleration.at("value").is_empty() {
         errors.invalid(&operator, "value must be empty when `operator` is 'Exists'");

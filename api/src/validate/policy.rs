@@ -74,7 +74,11 @@ fn subject_of(subject: &Cursor<'_>, is_namespaced: bool, errors: &mut Errors) {
         "User" | "Group" => errors.one_of(&group, &[RBAC]),
         _ => {
             let kind = subject.at("kind");
-            errors.add(FieldError::not_supported(kind.path.as_str(), kind.text(), &["ServiceAccount", "User", "Group"]));
+            errors.add(FieldError::not_supported(
+                kind.path.as_str(),
+                kind.text(),
+                &["ServiceAccount", "User", "Group"],
+            ));
         }
     }
 }
@@ -165,13 +169,17 @@ fn backend(backend: &Cursor<'_>, errors: &mut Errors) {
     let (service, resource) = (backend.at("service"), backend.at("resource"));
     match (service.is_set(), resource.is_set()) {
         (true, true) => errors.invalid(backend, "cannot set both resource and service backends"),
-        (false, false) => errors.add(FieldError::required(backend.path.as_str(), "must specify a service or resource backend")),
+        (false, false) => {
+            errors.add(FieldError::required(backend.path.as_str(), "must specify a service or resource backend"))
+        }
         (true, false) => {
             errors.name(&service.at("name"), names::dns_1035_label);
             let (name, number) = (service.down(&["port", "name"]), service.down(&["port", "number"]));
             let number_value = number.int().unwrap_or_default();
             match (name.is_empty(), number_value == 0) {
-                (true, true) => errors.add(FieldError::required(service.path.as_str(), "port name or number is required")),
+                (true, true) => {
+                    errors.add(FieldError::required(service.path.as_str(), "port name or number is required"))
+                }
                 (false, false) => errors.invalid(&service, "cannot set both port name & port number"),
                 (true, false) => errors.faults(&number, names::port_number(number_value)),
                 (false, true) => errors.faults(&name, names::port_name(name.text())),

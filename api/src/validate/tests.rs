@@ -53,13 +53,23 @@ fn deployment(labels: Value) -> Value {
 #[test]
 fn good_objects_pass() {
     let none = expect![""];
-    check_create("v1", "Pod", pod(json!({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]})), &none);
+    check_create(
+        "v1",
+        "Pod",
+        pod(json!({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]})),
+        &none,
+    );
     check_create("apps/v1", "Deployment", deployment(json!({"app": "a"})), &none);
     check_create("v1", "Namespace", json!({"metadata": {"name": "a"}}), &none);
     check_create("v1", "ConfigMap", json!({"metadata": {"name": "a.b"}, "data": {"k": "v"}}), &none);
     check_create("v1", "Service", json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}}), &none);
     check_create("rbac.authorization.k8s.io/v1", "ClusterRole", json!({"metadata": {"name": "system:a"}}), &none);
-    check_create("coordination.k8s.io/v1", "Lease", json!({"metadata": {"name": "a"}, "spec": {"leaseDurationSeconds": 40}}), &none);
+    check_create(
+        "coordination.k8s.io/v1",
+        "Lease",
+        json!({"metadata": {"name": "a"}, "spec": {"leaseDurationSeconds": 40}}),
+        &none,
+    );
 }
 
 #[test]
@@ -79,18 +89,34 @@ fn metadata() {
             metadata.finalizers[0]: Invalid value: "mine": name is neither a standard finalizer name nor is it fully qualified
         "#]],
     );
-    check_create("v1", "Namespace", json!({"metadata": {"namespace": "x"}}), &expect![[r#"
+    check_create(
+        "v1",
+        "Namespace",
+        json!({"metadata": {"namespace": "x"}}),
+        &expect![[r#"
         metadata.name: Required value: name or generateName is required
         metadata.namespace: Forbidden: not allowed on this type
-    "#]]);
+    "#]],
+    );
     let with_uid = |uid: &str| json!({"metadata": {"name": "a", "uid": uid}});
-    check_update("v1", "ConfigMap", with_uid("1"), with_uid("2"), &expect![[r#"
+    check_update(
+        "v1",
+        "ConfigMap",
+        with_uid("1"),
+        with_uid("2"),
+        &expect![[r#"
         metadata.uid: Invalid value: "2": field is immutable
-    "#]]);
+    "#]],
+    );
     let big = json!({"metadata": {"name": "a", "annotations": {"k": "v".repeat(meta::MAX_ANNOTATIONS_BYTES)}}});
-    check_create("v1", "ConfigMap", big, &expect![[r#"
+    check_create(
+        "v1",
+        "ConfigMap",
+        big,
+        &expect![[r#"
         metadata.annotations: Too long: may not be more than 262144 bytes
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -103,7 +129,11 @@ fn pods_in_kubernetes_words() {
         ],
         "restartPolicy": "Maybe",
     });
-    check_create("v1", "Pod", pod(spec), &expect![[r#"
+    check_create(
+        "v1",
+        "Pod",
+        pod(spec),
+        &expect![[r#"
         spec.containers[0].image: Required value
         spec.containers[0].volumeMounts[0].name: Not found: "nosuch"
         spec.containers[1].name: Duplicate value: "c"
@@ -113,56 +143,98 @@ fn pods_in_kubernetes_words() {
         spec.containers[1].livenessProbe.successThreshold: Invalid value: 2: must be 1
         spec.restartPolicy: Unsupported value: "Maybe": supported values: "Always", "Never", "OnFailure"
         spec.containers[0].imagePullPolicy: Unsupported value: "Sometimes": supported values: "Always", "IfNotPresent", "Never"
-    "#]]);
-    check_create("v1", "Pod", pod(json!({})), &expect![[r#"
+    "#]],
+    );
+    check_create(
+        "v1",
+        "Pod",
+        pod(json!({})),
+        &expect![[r#"
         spec.containers: Required value
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_pods_spec_is_fixed() {
     let with = |image: &str, node: &str| pod(json!({"nodeName": node, "containers": [{"name": "c", "image": image}]}));
     check_update("v1", "Pod", with("i:1", "n"), with("i:2", "n"), &expect![""]);
-    check_update("v1", "Pod", with("i:1", "n"), with("i:1", "m"), &expect![[r#"
+    check_update(
+        "v1",
+        "Pod",
+        with("i:1", "n"),
+        with("i:1", "m"),
+        &expect![[r#"
         spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn workloads_in_kubernetes_words() {
-    check_create("apps/v1", "Deployment", deployment(json!({"app": "b"})), &expect![[r#"
+    check_create(
+        "apps/v1",
+        "Deployment",
+        deployment(json!({"app": "b"})),
+        &expect![[r#"
         spec.template.metadata.labels: Invalid value: {"app":"b"}: `selector` does not match template `labels`
-    "#]]);
+    "#]],
+    );
     let mut other = deployment(json!({"app": "a", "x": "y"}));
     other["spec"]["selector"]["matchLabels"]["x"] = "y".into();
-    check_update("apps/v1", "Deployment", deployment(json!({"app": "a"})), other, &expect![[r#"
+    check_update(
+        "apps/v1",
+        "Deployment",
+        deployment(json!({"app": "a"})),
+        other,
+        &expect![[r#"
         spec.selector: Invalid value: {"matchLabels":{"app":"a","x":"y"}}: field is immutable
-    "#]]);
+    "#]],
+    );
     let mut negative = deployment(json!({"app": "a"}));
     negative["spec"]["replicas"] = (-1).into();
-    check_create("apps/v1", "Deployment", negative, &expect![[r#"
+    check_create(
+        "apps/v1",
+        "Deployment",
+        negative,
+        &expect![[r#"
         spec.replicas: Invalid value: -1: must be greater than or equal to 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn data_may_be_immutable() {
     let map = |value: &str| json!({"metadata": {"name": "a"}, "immutable": true, "data": {"k": value}});
-    check_update("v1", "ConfigMap", map("1"), map("2"), &expect![[r#"
+    check_update(
+        "v1",
+        "ConfigMap",
+        map("1"),
+        map("2"),
+        &expect![[r#"
         data: Forbidden: field is immutable when `immutable` is set
-    "#]]);
+    "#]],
+    );
     let secret = json!({"metadata": {"name": "a"}, "type": "kubernetes.io/tls", "data": {"a b": "AAAA"}});
-    check_create("v1", "Secret", secret, &expect![[r#"
+    check_create(
+        "v1",
+        "Secret",
+        secret,
+        &expect![[r#"
         data[a b]: Invalid value: "a b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
         data[tls.crt]: Required value
         data[tls.key]: Required value
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn every_rule_names_a_kind_and_survives_nothing() {
     for (group, kind, _) in RULES {
-        assert!(Kinds::builtin().iter().any(|def| (def.gvk.group.as_str(), def.gvk.kind.as_str()) == (group, kind)), "{kind}");
+        assert!(
+            Kinds::builtin().iter().any(|def| (def.gvk.group.as_str(), def.gvk.kind.as_str()) == (group, kind)),
+            "{kind}"
+        );
     }
     for def in Kinds::builtin().iter() {
         let empty = Object::default();

@@ -37,7 +37,8 @@ pub(super) fn of_pod<'a>(volumes: &Cursor<'a>, errors: &mut Errors) -> HashSet<&
 
 fn source(volume: &Cursor<'_>, errors: &mut Errors) {
     let fields = volume.value.and_then(|value| value.as_object());
-    let given: Vec<&String> = fields.into_iter().flatten().map(|(name, _)| name).filter(|name| *name != "name").collect();
+    let given: Vec<&String> =
+        fields.into_iter().flatten().map(|(name, _)| name).filter(|name| *name != "name").collect();
     match given[..] {
         [] => errors.add(FieldError::required(volume.path.as_str(), "must specify a volume type")),
         [_] => {}
@@ -121,7 +122,10 @@ pub(super) fn persistent_volume(volume: &Cursor<'_>, old: Option<&Cursor<'_>>, e
     if let Some(before) = old.map(|old| old.at("spec")) {
         for name in sources {
             if spec.at(name).value != before.at(name).value {
-                errors.forbidden(&volume.at("spec").at("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
+                errors.forbidden(
+                    &volume.at("spec").at("persistentvolumesource"),
+                    "spec.persistentvolumesource is immutable after creation",
+                );
                 break;
             }
         }
@@ -134,7 +138,8 @@ pub(super) fn persistent_volume_claim(claim: &Cursor<'_>, old: Option<&Cursor<'_
     let spec = claim.at("spec");
     claim_spec(&spec, errors);
     let Some(before) = old.map(|old| old.at("spec")) else { return };
-    let words = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+    let words =
+        "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
     for field in ["accessModes", "selector", "dataSource", "dataSourceRef", "volumeMode"] {
         if spec.at(field).value != before.at(field).value {
             errors.forbidden(&spec, words);

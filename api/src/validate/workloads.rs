@@ -42,7 +42,10 @@ pub(super) fn label_selector(selector: &Cursor<'_>, errors: &mut Errors) {
         let (operator, values) = (expression.at("operator"), expression.at("values"));
         match operator.text() {
             "In" | "NotIn" if values.is_empty() => {
-                errors.add(FieldError::required(values.path.as_str(), "must be specified when `operator` is 'In' or 'NotIn'"));
+                errors.add(FieldError::required(
+                    values.path.as_str(),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                ));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
                 errors.forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
@@ -84,7 +87,8 @@ pub(super) fn replication_controller(object: &Cursor<'_>, _old: Option<&Cursor<'
     counts(&spec, errors);
     errors.require(&spec.at("selector"), "");
     running_template(&spec, "ReplicationController", errors);
-    let pairs: Vec<(&str, &str)> = spec.at("selector").pairs().into_iter().map(|(key, value)| (key, value.text())).collect();
+    let pairs: Vec<(&str, &str)> =
+        spec.at("selector").pairs().into_iter().map(|(key, value)| (key, value.text())).collect();
     let labels = spec.down(&["template", "metadata", "labels"]);
     if !pairs.iter().all(|(key, value)| labels.at(key).text() == *value) {
         errors.invalid(&labels, "`selector` does not match template `labels`");
@@ -195,7 +199,8 @@ pub(super) fn daemon_set(object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: 
     running_template(&spec, "DaemonSet", errors);
     let strategy = spec.at("updateStrategy");
     errors.one_of(&strategy.at("type"), &["OnDelete", "RollingUpdate"]);
-    let (unavailable, surge) = (strategy.down(&["rollingUpdate", "maxUnavailable"]), strategy.down(&["rollingUpdate", "maxSurge"]));
+    let (unavailable, surge) =
+        (strategy.down(&["rollingUpdate", "maxUnavailable"]), strategy.down(&["rollingUpdate", "maxSurge"]));
     for at in [&unavailable, &surge] {
         int_or_percent(at, errors);
         not_above_100_percent(at, errors);
@@ -232,7 +237,9 @@ pub(super) fn job(object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
         matches_template(&LabelSelector::from_value(spec.at("selector").value), &labels, errors);
     }
     let Some(before) = old.map(|old| old.at("spec")) else { return };
-    for field in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+    for field in
+        ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+    {
         errors.immutable(&spec.at(field), &before.at(field));
     }
     if spec.at("completionMode").text() != "Indexed" {
@@ -246,7 +253,14 @@ pub(super) fn job(object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
 }
 
 fn job_spec(spec: &Cursor<'_>, errors: &mut Errors) {
-    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "backoffLimitPerIndex", "ttlSecondsAfterFinished"] {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "backoffLimitPerIndex",
+        "ttlSecondsAfterFinished",
+    ] {
         errors.non_negative(&spec.at(field));
     }
     let template = spec.at("template");
