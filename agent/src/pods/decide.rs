@@ -77,11 +77,10 @@ pub(super) struct Plan<'a> {
 
 impl Plan<'_> {
     fn push(&mut self, action: Action) {
-        if let Some(subject) = action.subject() {
-            if self.observed.is_busy(&subject) || !self.taken.insert(subject) {
+        if let Some(subject) = action.subject()
+            && (self.observed.is_busy(&subject) || !self.taken.insert(subject)) {
                 return;
             }
-        }
         self.actions.push(action);
     }
 
@@ -108,11 +107,10 @@ impl Plan<'_> {
         if let Some((due, _)) = newest.and_then(|ended| restart::backing_off(&memory.crash_backoff, ended, self.now)) {
             return self.wake_at(due);
         }
-        if let Some(failure) = &memory.failure {
-            if !self.is_due(failure.retry_at) {
+        if let Some(failure) = &memory.failure
+            && !self.is_due(failure.retry_at) {
                 return;
             }
-        }
         let name = container.name.clone();
         match &memory.image {
             ImageState::Present(image_ref) => {

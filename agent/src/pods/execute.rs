@@ -142,11 +142,10 @@ impl Job {
     async fn unmount(&self) -> Outcome {
         let torn = self.volumes.lock().await.tear_down();
         for folder in [self.ctx.pod_dir(self.desired.uid()), self.ctx.log_dir(&self.desired.pod)] {
-            if let Err(e) = std::fs::remove_dir_all(&folder) {
-                if e.kind() != std::io::ErrorKind::NotFound {
+            if let Err(e) = std::fs::remove_dir_all(&folder)
+                && e.kind() != std::io::ErrorKind::NotFound {
                     return Outcome::Retry(format!("cannot remove {}: {e}", folder.display()));
                 }
-            }
         }
         torn.map_or_else(|e| Outcome::Retry(e.chain()), |()| Outcome::Unmounted)
     }

@@ -72,11 +72,10 @@ impl Manager {
 
     async fn wanted(&mut self, pod: Arc<Pod>) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if let Some(inbox) = self.workers.get(&uid) {
-            if inbox.send(Input::Pod(Arc::clone(&pod))).await.is_ok() {
+        if let Some(inbox) = self.workers.get(&uid)
+            && inbox.send(Input::Pod(Arc::clone(&pod))).await.is_ok() {
                 return;
             }
-        }
         self.begin(uid, pod, false);
     }
 

@@ -148,11 +148,10 @@ impl Worker {
             return;
         }
         for (name, all) in &self.observed.containers {
-            if let [only] = all.as_slice() {
-                if only.id.is_empty() && !found.containers.contains_key(name) {
+            if let [only] = all.as_slice()
+                && only.id.is_empty() && !found.containers.contains_key(name) {
                     found.containers.insert(name.clone(), all.clone());
                 }
-            }
         }
     }
 

@@ -65,11 +65,10 @@ pub struct Target {
 /// Runs the startup probe, then the readiness and liveness probes, until cancelled.
 pub async fn watch_container(target: Target, verdicts: mpsc::Sender<Verdict>, cancel: CancellationToken) {
     let probes = async {
-        if let Some(probe) = &target.container.startup_probe {
-            if !run(&target, probe, ProbeKind::Startup, &verdicts).await {
+        if let Some(probe) = &target.container.startup_probe
+            && !run(&target, probe, ProbeKind::Startup, &verdicts).await {
                 return;
             }
-        }
         let readiness = async {
             if let Some(probe) = &target.container.readiness_probe {
                 run(&target, probe, ProbeKind::Readiness, &verdicts).await;

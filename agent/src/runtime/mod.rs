@@ -3,6 +3,8 @@
 
 pub mod cri;
 pub mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod grpc;
 pub mod process;
 pub mod router;

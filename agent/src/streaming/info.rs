@@ -57,7 +57,7 @@ pub(super) async fn summary(ctx: &Context) -> Answer {
     for stats in container_stats(ctx).await {
         let reference = json!({"name": label(&stats, POD_NAME), "namespace": label(&stats, POD_NAMESPACE), "uid": label(&stats, POD_UID)});
         let pod = pods.entry(label(&stats, POD_UID)).or_insert_with(|| (reference, 0, 0, 0, vec![]));
-        let (cpu, memory) = (stats.cpu.clone().unwrap_or_default(), stats.memory.clone().unwrap_or_default());
+        let (cpu, memory) = (stats.cpu.unwrap_or_default(), stats.memory.unwrap_or_default());
         let cores = number(cpu.usage_nano_cores.as_ref());
         let total = number(cpu.usage_core_nano_seconds.as_ref());
         let bytes = number(memory.working_set_bytes.as_ref());

@@ -2,6 +2,7 @@
 //! What `decide` and `status` promise: by examples, and over random orders of events.
 
 mod examples;
+mod shell;
 mod world;
 
 use std::sync::Arc;
