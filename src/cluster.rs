@@ -26,95 +26,95 @@ const WORKER_THREADS: usize = 4;
 const WASM_HANDLERS: [&str; 2] = ["wasm", ""];
 
 /// Where the folder of `skiff server` is by default.
-pub const SERVER_DATA_DIR: &str = "/var/lib/skiff";
+pub(crate) const SERVER_DATA_DIR: &str = "/var/lib/skiff";
 
 /// The flags of a cluster. Names are k3s's where the meaning is the same.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ClusterArgs {
+pub(crate) struct ClusterArgs {
     /// The folder that holds everything.
     #[arg(long, short, env = "SKIFF_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// The API server's address.
     #[arg(long, env = "SKIFF_BIND_ADDRESS")]
-    pub bind_address: Option<IpAddr>,
+    pub(crate) bind_address: Option<IpAddr>,
     /// The API server's port.
     #[arg(long, env = "SKIFF_HTTPS_LISTEN_PORT", default_value_t = 6443)]
-    pub https_listen_port: u16,
+    pub(crate) https_listen_port: u16,
     /// A further name or address by which the API server is reached; may be given several times.
     #[arg(long, env = "SKIFF_TLS_SAN", value_delimiter = ',')]
-    pub tls_san: Vec<String>,
+    pub(crate) tls_san: Vec<String>,
     /// Where the administrator's kubeconfig is written.
     #[arg(long, short = 'o', env = "SKIFF_WRITE_KUBECONFIG")]
-    pub write_kubeconfig: Option<PathBuf>,
+    pub(crate) write_kubeconfig: Option<PathBuf>,
     /// The node's name; by default the host's.
     #[arg(long, env = "SKIFF_NODE_NAME")]
-    pub node_name: Option<String>,
+    pub(crate) node_name: Option<String>,
     /// The node's address.
     #[arg(long, env = "SKIFF_NODE_IP")]
-    pub node_ip: Option<IpAddr>,
+    pub(crate) node_ip: Option<IpAddr>,
     /// The port of the node's HTTPS API; 0 takes any that is free.
     #[arg(long, env = "SKIFF_KUBELET_PORT")]
-    pub kubelet_port: Option<u16>,
+    pub(crate) kubelet_port: Option<u16>,
     /// The range of pod addresses.
     #[arg(long, env = "SKIFF_CLUSTER_CIDR")]
-    pub cluster_cidr: Option<String>,
+    pub(crate) cluster_cidr: Option<String>,
     /// The range of Service addresses.
     #[arg(long, env = "SKIFF_SERVICE_CIDR")]
-    pub service_cidr: Option<String>,
+    pub(crate) service_cidr: Option<String>,
     /// The range of node ports.
     #[arg(long, env = "SKIFF_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767")]
-    pub service_node_port_range: String,
+    pub(crate) service_node_port_range: String,
     /// How many pods the node takes.
     #[arg(long, env = "SKIFF_MAX_PODS", default_value_t = 5000)]
-    pub max_pods: u32,
+    pub(crate) max_pods: u32,
 }
 
 /// Defaults that differ between `skiff dev` and `skiff server`.
-pub struct Defaults {
+pub(crate) struct Defaults {
     /// The folder.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The API server's address.
-    pub bind_address: IpAddr,
+    pub(crate) bind_address: IpAddr,
     /// The node's address.
-    pub node_ip: IpAddr,
+    pub(crate) node_ip: IpAddr,
     /// Pod addresses.
-    pub cluster_cidr: &'static str,
+    pub(crate) cluster_cidr: &'static str,
     /// Service addresses.
-    pub service_cidr: &'static str,
+    pub(crate) service_cidr: &'static str,
     /// The port of the node's HTTPS API.
-    pub kubelet_port: u16,
+    pub(crate) kubelet_port: u16,
     /// Where the kubeconfig goes; `None` for the folder.
-    pub write_kubeconfig: Option<PathBuf>,
+    pub(crate) write_kubeconfig: Option<PathBuf>,
 }
 
 /// A running cluster.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The folder.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The kubeconfig.
-    pub kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     /// The API server's URL.
-    pub url: String,
+    pub(crate) url: String,
     /// The node, unless there is none.
-    pub node: Option<Node>,
+    pub(crate) node: Option<Node>,
     /// The control plane.
-    pub server: Server,
+    pub(crate) server: Server,
     /// From the start of the process until the API server answered.
-    pub server_ready_after: Duration,
+    pub(crate) server_ready_after: Duration,
     cancel: CancellationToken,
     _lock: Flock<File>,
 }
 
 /// The node of this process.
-pub struct Node {
+pub(crate) struct Node {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     agent: Agent,
     runtime: RuntimeProcess,
 }
 
 /// The asynchronous runtime of a process.
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(WORKER_THREADS))
@@ -124,7 +124,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Cancels at SIGINT or SIGTERM; a second signal ends the process at once.
-pub fn cancel_on_signals(cancel: &CancellationToken) -> Result<()> {
+pub(crate) fn cancel_on_signals(cancel: &CancellationToken) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -142,7 +142,7 @@ pub fn cancel_on_signals(cancel: &CancellationToken) -> Result<()> {
 }
 
 /// Where a developer's cluster lives by default.
-pub fn dev_data_dir() -> Result<PathBuf> {
+pub(crate) fn dev_data_dir() -> Result<PathBuf> {
     let data = std::env::var_os("XDG_DATA_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base = data.or_else(home).context("neither HOME nor XDG_DATA_HOME is set: give --data-dir")?;
@@ -151,19 +151,19 @@ pub fn dev_data_dir() -> Result<PathBuf> {
 
 /// The folder that commands beside a cluster mean without `--data-dir`: the server's if there is one, else the
 /// developer's.
-pub fn found_data_dir() -> Result<PathBuf> {
+pub(crate) fn found_data_dir() -> Result<PathBuf> {
     let server = PathBuf::from(SERVER_DATA_DIR);
     if server.is_dir() { Ok(server) } else { dev_data_dir() }
 }
 
 /// The Wasm runtime's folder.
-pub fn wasm_root(data_dir: &Path) -> PathBuf {
+pub(crate) fn wasm_root(data_dir: &Path) -> PathBuf {
     data_dir.join("agent/wasm")
 }
 
 impl Cluster {
     /// Starts runtime, control plane and node.
-    pub async fn start(
+    pub(crate) async fn start(
         args: &ClusterArgs,
         defaults: Defaults,
         with_agent: bool,
@@ -199,7 +199,7 @@ impl Cluster {
     }
 
     /// Runs until the token is cancelled, then ends everything in order: node, runtime, server.
-    pub async fn run(self) -> Result<()> {
+    pub(crate) async fn run(self) -> Result<()> {
         self.cancel.cancelled().await;
         let ended = tokio::time::timeout(SHUTDOWN_GRACE, async {
             if let Some(node) = self.node {
@@ -214,7 +214,7 @@ impl Cluster {
 
 impl Node {
     /// Waits until the node is Ready.
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         self.agent.ready().await;
     }
 }

@@ -15,7 +15,7 @@ const DEFAULT_PATH: &str = "/etc/skiff/config.yaml";
 const READERS: [&str; 2] = ["server", "agent"];
 
 /// The command line with the file's flags put in behind the subcommand.
-pub fn arguments(mut line: Vec<OsString>) -> Result<Vec<OsString>> {
+pub(crate) fn arguments(mut line: Vec<OsString>) -> Result<Vec<OsString>> {
     let explicit = take_config_flag(&mut line)?;
     let Some(at) = line.iter().position(|word| READERS.iter().any(|name| word == name)) else {
         return Ok(line);

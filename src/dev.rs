@@ -17,7 +17,7 @@ const READY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The options of the command.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
     /// A component (.wasm) or OCI archive to import first; may be given several times.
@@ -29,7 +29,7 @@ pub struct Args {
 }
 
 /// Runs the cluster until Ctrl-C.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: Args) -> Result<()> {
     let began = Instant::now();
     let data_dir = args.cluster.data_dir.clone().map_or_else(dev_data_dir, Ok)?;
     import(&args.import, &data_dir)?;

@@ -8,7 +8,7 @@ use skiff_wasm::images::Store;
 
 /// The options of the command.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The cluster's folder, as given to `skiff dev` or `skiff server`.
     #[arg(long, short, global = true, env = "SKIFF_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -40,7 +40,7 @@ enum Command {
 }
 
 /// Works on the files of the node's image store; a running node sees the change at once.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: Args) -> Result<()> {
     let data_dir = args.data_dir.map_or_else(crate::cluster::found_data_dir, Ok)?;
     let root = crate::cluster::wasm_root(&data_dir);
     let store = Store::open(&root).with_context(|| format!("opening the image store of {}", data_dir.display()))?;

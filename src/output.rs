@@ -5,14 +5,14 @@ use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// Prints an error with all its causes, each once, and gives the exit code of a failure.
-pub fn fail(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     eprintln!("skiff: {}", causes.join(": "));
     ExitCode::FAILURE
 }
 
 /// Sends the log to standard error: warnings, or more with `-v`, or what `SKIFF_LOG` says.
-pub fn init_log(verbose: u8) {
+pub(crate) fn init_log(verbose: u8) {
     let default = match verbose {
         0 => "warn",
         1 => "info,h2=warn",

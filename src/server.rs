@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_
 
 /// The options of the command.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Runs the control plane alone.
@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 /// Runs until SIGINT or SIGTERM.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: Args) -> Result<()> {
     let defaults = Defaults {
         data_dir: PathBuf::from(SERVER_DATA_DIR),
         bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),

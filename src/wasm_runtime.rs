@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The options of the command.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The CRI socket to listen on.
     #[arg(long)]
     socket: PathBuf,
@@ -20,7 +20,7 @@ pub struct Args {
 }
 
 /// Serves CRI until it is told to end.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: Args) -> Result<()> {
     let config =
         skiff_wasm::Config { socket: args.socket, root: args.root, exit_on_stdin_close: args.exit_on_stdin_close };
     crate::cluster::runtime()?.block_on(async {

@@ -14,6 +14,7 @@ use std::{
 
 use common::{Cluster, http_get, project, wait_for};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 const ROUNDS: u64 = 4;
 
@@ -32,7 +33,7 @@ fn deploy_hello(cluster: &mut Cluster) {
     let manifest = project().join("examples/hello/hello.yaml");
     cluster.kubectl(&["apply", "-f", manifest.to_str().expect("a path")]);
     cluster.wait("3 are ready", |c| ready_replicas(c) == 3);
-    cluster.wait("the Service answers", answers);
+    cluster.wait("the Service answers", |c| answers(c));
 }
 
 #[test]
@@ -43,7 +44,8 @@ fn what_was_acknowledged_survives_kill_9_and_pods_come_back() {
     for round in 0..ROUNDS {
         let acknowledged = write_until_killed(&mut cluster, round);
         cluster.start_again();
-        let list = cluster.get(&["configmaps", "-l", &format!("round=r{round}")]);
+        let url = format!("/api/v1/namespaces/default/configmaps?labelSelector=round%3Dr{round}");
+        let list: Value = serde_json::from_str(&cluster.kubectl(&["get", "--raw", &url])).expect("JSON");
         let there: Vec<&str> =
             list["items"].as_array().expect("items").iter().filter_map(|i| i["metadata"]["name"].as_str()).collect();
         for name in &acknowledged {
@@ -62,8 +64,6 @@ fn what_was_acknowledged_survives_kill_9_and_pods_come_back() {
 fn write_until_killed(cluster: &mut Cluster, round: u64) -> Vec<String> {
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let stop = Arc::new(AtomicBool::new(false));
-    let url = cluster.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]);
-    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
     thread::scope(|scope| {
         for writer in 0..2 {
             let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
@@ -105,7 +105,7 @@ fn the_runtime_is_killed_and_pods_come_back() {
     cluster.wait("pods are back", |c| ready_replicas(c) == 3 && answers(c));
     let restarts = cluster.get(&["pods", "-l", "app=hello"])["items"][0]["status"]["containerStatuses"][0].clone();
     assert!(restarts["restartCount"].as_i64() >= Some(1), "the restart is counted: {restarts}");
-    assert_eq!(restarts["lastState"]["terminated"].is_null(), false, "the end is told: {restarts}");
+    assert!(restarts["lastState"]["terminated"].is_object(), "the end is told: {restarts}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn hello_built_anew_behaves_as_the_committed_one() {
     let output = build.current_dir(project()).output().expect("cargo runs");
     assert!(output.status.success(), "{}", text(&output));
 
-    let mut cluster = Cluster::start(8);
+    let cluster = Cluster::start(8);
     let built = cluster.write_file("built.wasm", &fs::read(out.path().join("hello.wasm")).expect("what was built"));
     cluster.import(&built, "built:latest");
     cluster.import_hello();

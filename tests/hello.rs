@@ -121,7 +121,7 @@ fn shows(cluster: &Cluster, kubectl: &str) {
     );
     says(&["describe", "deployment", "hello"], &["3 desired", "3 available", "ScalingReplicaSet", "RollingUpdate"]);
     says(&["explain", "pod.spec"], &["FIELDS:", "containers", "DESCRIPTION:", "runtimeClassName"]);
-    says(&["explain", "deployment.spec.strategy"], &["rollingUpdate", "maxSurge", "maxUnavailable"][..1].as_ref());
+    says(&["explain", "deployment.spec.strategy.rollingUpdate"], &["maxSurge", "maxUnavailable", "IntOrString"]);
     says(&["api-resources"], &["deployments", "apps/v1", "Deployment", "po"]);
     says(&["api-versions"], &["apps/v1", "rbac.authorization.k8s.io/v1"]);
     says(&["version"], &["Server Version: v1.36"]);

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_cri::v1::VersionRequest;
 use k8s_openapi::{
-    api::{core::v1::{Pod, Service}, discovery::v1::EndpointSlice, node::v1::RuntimeClass},
+    api::{
+        core::v1::{Pod, Service},
+        discovery::v1::EndpointSlice,
+        node::v1::RuntimeClass,
+    },
     apimachinery::pkg::api::resource::Quantity,
 };
 use skiff_api::request::Options;
@@ -65,7 +69,7 @@ impl Agent {
             .map_err(|source| AgentError::Folder { folder: config.data_dir.display().to_string(), source })?;
         let client = connect(&config)?;
         let (runtimes, runtime_name, runtime_version) = runtimes(&config).await?;
-        let facts = Facts {
+        let mut facts = Facts {
             name: config.node_name.clone(),
             ip: config.node_ip,
             port: config.kubelet_port,
@@ -79,8 +83,17 @@ impl Agent {
         let (ready_sender, ready) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let informers = Informers::new(client.clone(), cancel.clone());
-        let ctx = context(&config, client.clone(), recorder.clone(), &informers, runtimes.clone(), runtime_name, facts.allocatable());
+        let ctx = context(
+            &config,
+            client.clone(),
+            recorder.clone(),
+            &informers,
+            runtimes.clone(),
+            runtime_name,
+            facts.allocatable(),
+        );
         let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
+        facts.port = listener.port().unwrap_or(facts.port);
         tasks.spawn(listener.run(cancel.clone()));
         let keeper = NodeKeeper { client, facts, runtimes, network, ready: ready_sender, recorder };
         tasks.spawn(keeper.run(cancel.clone()));

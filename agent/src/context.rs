@@ -1,9 +1,17 @@
 //! What all parts of the agent share.
 
-use std::{collections::BTreeMap, net::IpAddr, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use k8s_openapi::{
-    api::{core::v1::{Pod, Service}, node::v1::RuntimeClass},
+    api::{
+        core::v1::{Pod, Service},
+        node::v1::RuntimeClass,
+    },
     apimachinery::pkg::api::resource::Quantity,
 };
 use skiff_client::{Client, EventRecorder, EventType, Informer, recorder};
@@ -46,7 +54,12 @@ impl Context {
     pub fn log_dir(&self, pod: &Pod) -> PathBuf {
         let metadata = &pod.metadata;
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        self.data_dir.join("logs").join(format!("{}_{}_{}", text(&metadata.namespace), text(&metadata.name), text(&metadata.uid)))
+        self.data_dir.join("logs").join(format!(
+            "{}_{}_{}",
+            text(&metadata.namespace),
+            text(&metadata.name),
+            text(&metadata.uid)
+        ))
     }
 
     /// The handler of a pod's RuntimeClass.

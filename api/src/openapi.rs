@@ -7,7 +7,7 @@
 //! `/openapi/v2` is served as JSON. The protobuf form (`application/com.github.proto-openapi.spec.v2@v1.0+protobuf`)
 //! is not: a client that takes nothing else is to be told 406. kubectl asks for v3 first since 1.27.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -45,18 +45,30 @@ pub fn v3_name(group: &str, version: &str) -> String {
 /// keep it until it changes.
 pub fn v3_index_entry(group: &str, version: &str, content: &[u8]) -> (String, Value) {
     let name = v3_name(group, version);
-    let digest =
-        Sha256::new().chain_update(env!("CARGO_PKG_VERSION")).chain_update(&name).chain_update(content).finalize();
-    let hash: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-    let address = format!("/openapi/v3/{name}?hash={hash}");
+    let address = format!("/openapi/v3/{name}?hash={}", v3_hash(&name, content));
     (name, json!({"serverRelativeURL": address}))
+}
+
+/// The hash of the document of a group and version of built-in kinds, as the index has it.
+pub fn v3_builtin_hash(group: &str, version: &str) -> String {
+    v3_hash(&v3_name(group, version), &*BUILTIN_CONTENT)
+}
+
+/// A digest of all that documents of built-in kinds are made of.
+static BUILTIN_CONTENT: LazyLock<[u8; 32]> =
+    LazyLock::new(|| Sha256::new().chain_update(schema::BUILTIN_GZ).chain_update(PROSE_GZ).finalize().into());
+
+/// A hash of what a document is made of: cheaper than the document.
+fn v3_hash(name: &str, content: &[u8]) -> String {
+    let digest =
+        Sha256::new().chain_update(env!("CARGO_PKG_VERSION")).chain_update(name).chain_update(content).finalize();
+    digest.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// `/openapi/v3`: every document of the built-in kinds, and further entries made by [`v3_index_entry`].
 pub fn v3_index(kinds: &Kinds, further: impl IntoIterator<Item = (String, Value)>) -> Vec<u8> {
-    let builtin = Sha256::new().chain_update(schema::BUILTIN_GZ).chain_update(PROSE_GZ).finalize();
     let versions = kinds.groups().iter().flat_map(|group| group.versions.iter().map(move |version| (group, version)));
-    let own = versions.map(|(group, version)| v3_index_entry(&group.name, &version.version, &builtin));
+    let own = versions.map(|(group, version)| v3_index_entry(&group.name, &version.version, &*BUILTIN_CONTENT));
     let paths: Map<String, Value> = own.chain(further).collect();
     bytes(&json!({ "paths": paths }))
 }

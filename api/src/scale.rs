@@ -60,10 +60,7 @@ pub fn apply(object: &Object, scale: &Object, group: &str, resource: &str) -> Re
         return Err(ApiError::bad_request(message));
     }
     if !uid.is_empty() && uid != object.uid() {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            object.uid()
-        );
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object.uid());
         return Err(ApiError::conflict(group, resource, name, &why));
     }
     if !given.is_empty() && given != current {

@@ -19,7 +19,10 @@ use skiff_api::{
 use crate::{List, Transport, WatchEvent, WatchStream};
 
 /// A kind of k8s-openapi that has metadata of its own and can be read and written.
-pub trait Kind: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
+pub trait Kind:
+    Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
+{
+}
 
 impl<K> Kind for K where
     K: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
@@ -163,7 +166,13 @@ impl Client {
     }
 
     /// Server-side apply by a field manager, taking over fields that others own.
-    pub async fn apply<K: Kind>(&self, manager: &str, namespace: &str, name: &str, patch: &Value) -> Result<K, ApiError> {
+    pub async fn apply<K: Kind>(
+        &self,
+        manager: &str,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<K, ApiError> {
         let options = Options { field_manager: Some(manager.to_owned()), force: Some(true), ..Options::default() };
         let base = on::<K>(Verb::Patch, namespace, name);
         let request = Request { content_type: ContentType::ApplyPatch, options, body: body(patch)?, ..base };
@@ -171,7 +180,12 @@ impl Client {
     }
 
     /// Deletes an object. The answer is the object where its deletion only began, or a `Status`.
-    pub async fn delete<K: Kind>(&self, namespace: &str, name: &str, options: &DeleteOptions) -> Result<Bytes, ApiError> {
+    pub async fn delete<K: Kind>(
+        &self,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Bytes, ApiError> {
         self.raw(Request { body: delete_body(options)?, ..on::<K>(Verb::Delete, namespace, name) }).await
     }
 
@@ -189,7 +203,12 @@ impl Client {
 /// The untyped API: the same verbs on objects of a resource that is named at run time.
 impl Client {
     /// One object.
-    pub async fn get_object(&self, resource: &GroupVersionResource, namespace: &str, name: &str) -> Result<Object, ApiError> {
+    pub async fn get_object(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Object, ApiError> {
         parse_object(&self.raw(on_object(Verb::Get, resource, namespace, name)).await?)
     }
 
@@ -274,7 +293,8 @@ fn delete_body(options: &DeleteOptions) -> Result<Bytes, ApiError> {
 }
 
 fn parse<K: DeserializeOwned>(json: &[u8]) -> Result<K, ApiError> {
-    serde_json::from_slice(json).map_err(|e| ApiError::internal(format!("the server's answer is not what was asked for: {e}")))
+    serde_json::from_slice(json)
+        .map_err(|e| ApiError::internal(format!("the server's answer is not what was asked for: {e}")))
 }
 
 fn parse_object(json: &[u8]) -> Result<Object, ApiError> {

@@ -4,10 +4,7 @@
 //! Faults can be had at will: a request can be made to fail ([`FakeApi::fail_when`]), watches can be held back
 //! ([`FakeApi::hold_watches`]) so that informers are stale, and history can be forgotten ([`FakeApi::compact`]).
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -208,7 +205,10 @@ impl FakeApi {
         }
         let grown = old.generation() + i64::from(old.at(&["spec"]) != new.at(&["spec"]));
         new.set_at(&["metadata", "generation"], grown);
-        let gone = new.is_deleting() && new.finalizers().next().is_none() && !is_graceful(&place, &new) && !holds_namespace(&place, &new);
+        let gone = new.is_deleting()
+            && new.finalizers().next().is_none()
+            && !is_graceful(&place, &new)
+            && !holds_namespace(&place, &new);
         self.commit(state, place, if gone { LoggedKind::Deleted } else { LoggedKind::Modified }, new)
     }
 
@@ -216,7 +216,8 @@ impl FakeApi {
         let (place, mut object) = find(state, request)?;
         let options: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         if let Some(uid) = options["preconditions"]["uid"].as_str().filter(|uid| *uid != object.uid()) {
-            let why = format!("the UID in the precondition ({uid}) does not match the UID in record ({})", object.uid());
+            let why =
+                format!("the UID in the precondition ({uid}) does not match the UID in record ({})", object.uid());
             return Err(ApiError::conflict(&place.0.group, &place.0.resource, &place.2, &why));
         }
         let finalizer = match options["propagationPolicy"].as_str() {
@@ -304,7 +305,12 @@ impl Transport for FakeApi {
 }
 
 /// The next event of a watch after a position and up to a limit, with its revision.
-fn next_event(state: &State, request: &Request, position: u64, limit: u64) -> Result<Option<(WatchEvent, u64)>, ApiError> {
+fn next_event(
+    state: &State,
+    request: &Request,
+    position: u64,
+    limit: u64,
+) -> Result<Option<(WatchEvent, u64)>, ApiError> {
     if position < state.compacted {
         return Err(ApiError::expired(format!("too old resource version: {position} ({})", state.compacted)));
     }
@@ -373,7 +379,8 @@ fn with_field(mut object: Object, field: &str, value: Option<&Value>) -> Object 
 
 /// Whether a deletion waits for a node agent: a pod that is bound and has not ended.
 fn is_graceful(place: &Place, object: &Object) -> bool {
-    place.0.resource == "pods" && object.str_at(&["spec", "nodeName"]).is_some_and(|node| !node.is_empty())
+    place.0.resource == "pods"
+        && object.str_at(&["spec", "nodeName"]).is_some_and(|node| !node.is_empty())
         && !matches!(object.str_at(&["status", "phase"]), Some("Succeeded" | "Failed"))
 }
 

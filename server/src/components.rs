@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use skiff_api::user::UserInfo;
 use skiff_apiserver::{
     authz::Authorizer,
-    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial},
+    bootstrap,
+    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, health::CheckScope},
     registry::{Dispatch, Registry},
     server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
 };
 use skiff_client::{client::Client, informer::Informers};
+use skiff_store::{Store, sqlite::SqliteStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Config, ServerError, identities::Identities, pki::Pki};
@@ -34,6 +37,18 @@ pub(crate) fn api_server(
         dial: Arc::new(dial),
     };
     Ok(ApiServer::new(ApiServerConfig::default(), parts))
+}
+
+/// What must be well for the API server to be live and ready: the datastore, and what every cluster has, which is
+/// there before anything listens.
+pub(crate) fn add_health(api: &ApiServer, store: &Arc<SqliteStore>) {
+    let store = Arc::clone(store);
+    let check = move || -> BoxFuture<'static, Result<(), String>> {
+        let store = Arc::clone(&store);
+        Box::pin(async move { store.health().await.map_err(|error| error.to_string()) })
+    };
+    api.health().add("etcd", CheckScope::All, Arc::new(check));
+    api.health().add_flag(bootstrap::READINESS, CheckScope::All).done();
 }
 
 /// Starts scheduler and controllers. All read through one set of informers; each writes as itself.

@@ -142,15 +142,20 @@ impl Server {
         let identities = Identities::issue(&pki, &config, &registry_config)?;
         let (store, cacher) = open_store(&config.data_dir).await?;
 
-        let registry_config = RegistryConfig { advertise_port: port, ..registry_config };
+        let client_ca = pki.client_ca().to_owned();
+        let registry_config = RegistryConfig { advertise_port: port, client_ca, ..registry_config };
         let registry = Registry::new(registry_config, Arc::clone(&cacher), Kinds::builtin());
         let tasks = TaskTracker::new();
         let authorizer = registry.authorizer();
         let follow = cancel.child_token();
         tasks.spawn(async move { authorizer.follow(follow).await });
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
+        // The roles are there: nobody below is to be refused for a role that the authorizer has not seen yet.
+        registry.authorizer().changed();
+        tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
         let api = Arc::new(components::api_server(&registry, &identities, &pki)?);
+        components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
         let (serving, stop) = (Arc::clone(&api), cancel.child_token());
         tasks.spawn(async move {

@@ -1,5 +1,5 @@
 //! A cluster of the real binary, run as an ordinary user, and the real kubectl in front of it.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::{
     fmt::Write as _,

@@ -12,9 +12,15 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::json;
-use skiff_api::{request::{ContentType, Options}, status::ApiError};
+use skiff_api::{
+    request::{ContentType, Options},
+    status::ApiError,
+};
 use skiff_client::{Client, EventType, Informer, Informers, backoff};
-use tokio::{sync::watch, time::{Instant, MissedTickBehavior}};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::router::Runtimes;
@@ -76,7 +82,8 @@ impl NodeKeeper {
         let health = self.health(None).await;
         let status = status::status(&self.facts, &health, None, jiff::Timestamp::now());
         let labels = self.facts.labels();
-        let metadata = ObjectMeta { name: Some(self.facts.name.clone()), labels: Some(labels.clone()), ..ObjectMeta::default() };
+        let metadata =
+            ObjectMeta { name: Some(self.facts.name.clone()), labels: Some(labels.clone()), ..ObjectMeta::default() };
         let node = Node { metadata, spec: Some(NodeSpec::default()), status: Some(status) };
         match self.client.create(&node).await {
             Ok(node) => {
@@ -174,7 +181,8 @@ impl NodeKeeper {
 
 /// The newer of the node at hand and the informer's.
 fn newest(node: Node, informer: &Arc<Informer<Node>>) -> Node {
-    let version = |node: &Node| node.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+    let version =
+        |node: &Node| node.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
     let name = node.metadata.name.clone().unwrap_or_default();
     match informer.get("", &name) {
         Some(newer) if version(&newer) > version(&node) => (*newer).clone(),

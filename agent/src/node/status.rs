@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_cri::v1::StatusResponse;
 use k8s_openapi::{
     api::core::v1::{
-        DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeRuntimeHandlerFeatures,
-        NodeStatus, NodeSystemInfo,
+        DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
+        NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
@@ -99,7 +99,8 @@ impl RuntimeHealth {
     pub fn new(network: bool) -> Self {
         let mut health = Self::default();
         if !network {
-            health.network_problem("NetworkPluginNotReady", "Network plugin returns error: the node has no podCIDR yet");
+            health
+                .network_problem("NetworkPluginNotReady", "Network plugin returns error: the node has no podCIDR yet");
         }
         health
     }
@@ -159,7 +160,9 @@ pub(super) fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&Node
             fine("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
             ready,
         ]),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: facts.port.into() }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: facts.port.into() }),
+        }),
         node_info: Some(info(facts)),
         runtime_handlers: Some(handlers(facts, health)),
         ..NodeStatus::default()
@@ -192,7 +195,14 @@ fn address(kind: &str, address: String) -> NodeAddress {
     NodeAddress { type_: kind.to_owned(), address }
 }
 
-fn condition(known: &[NodeCondition], kind: &str, status: bool, reason: &str, message: &str, now: Timestamp) -> NodeCondition {
+fn condition(
+    known: &[NodeCondition],
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> NodeCondition {
     let status = if status { "True" } else { "False" };
     let before = known.iter().find(|condition| condition.type_ == kind && condition.status == status);
     NodeCondition {

@@ -42,7 +42,8 @@ pub fn spec_hash(container: &Container) -> String {
 pub fn sandbox(desired: &DesiredPod, attempt: u32, log_directory: &Path, dns: DnsConfig) -> PodSandboxConfig {
     let spec = desired.spec();
     let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
-    let mut labels: HashMap<String, String> = desired.pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    let mut labels: HashMap<String, String> =
+        desired.pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
     labels.extend(pod_labels(desired));
     PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
@@ -167,11 +168,13 @@ fn annotations(
 /// CPU shares of a request, quota of a limit, memory limit (`kubernetes/pkg/kubelet/cm/helpers_linux.go`).
 fn resources(container: &Container) -> LinuxContainerResources {
     let of = |list: Option<&std::collections::BTreeMap<String, _>>, name: &str| {
-        let value: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> = list.and_then(|list| list.get(name));
+        let value: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> =
+            list.and_then(|list| list.get(name));
         value.map(|value| value.0.clone())
     };
     let given = container.resources.clone().unwrap_or_default();
-    let cpu = |list| of(list, "cpu").and_then(|text| quantity::milli(&text)).and_then(|milli| i64::try_from(milli).ok());
+    let cpu =
+        |list| of(list, "cpu").and_then(|text| quantity::milli(&text)).and_then(|milli| i64::try_from(milli).ok());
     let limit = cpu(given.limits.as_ref());
     let request = cpu(given.requests.as_ref()).or(limit).unwrap_or_default();
     let memory = of(given.limits.as_ref(), "memory").and_then(|text| quantity::units(&text));

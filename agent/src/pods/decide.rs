@@ -78,9 +78,10 @@ pub(super) struct Plan<'a> {
 impl Plan<'_> {
     fn push(&mut self, action: Action) {
         if let Some(subject) = action.subject()
-            && (self.observed.is_busy(&subject) || !self.taken.insert(subject)) {
-                return;
-            }
+            && (self.observed.is_busy(&subject) || !self.taken.insert(subject))
+        {
+            return;
+        }
         self.actions.push(action);
     }
 
@@ -108,9 +109,10 @@ impl Plan<'_> {
             return self.wake_at(due);
         }
         if let Some(failure) = &memory.failure
-            && !self.is_due(failure.retry_at) {
-                return;
-            }
+            && !self.is_due(failure.retry_at)
+        {
+            return;
+        }
         let name = container.name.clone();
         match &memory.image {
             ImageState::Present(image_ref) => {
@@ -214,7 +216,12 @@ fn run_container(plan: &mut Plan<'_>, container: &Container) {
             if current {
                 plan.keep(container, seen);
             } else {
-                plan.kill(&container.name, seen, plan.desired.grace_seconds(), format!("Stopping container {}", container.name));
+                plan.kill(
+                    &container.name,
+                    seen,
+                    plan.desired.grace_seconds(),
+                    format!("Stopping container {}", container.name),
+                );
             }
         }
         Some(seen) if seen.state == RunState::Unknown => {

@@ -66,7 +66,11 @@ pub fn references(container: &Container) -> (BTreeSet<String>, BTreeSet<String>)
 }
 
 /// The environment, in an order that lets `$(NAME)` refer to what stands before.
-pub fn resolve(container: &Container, sources: &Sources, fields: &Fields<'_>) -> Result<Vec<(String, String)>, EnvError> {
+pub fn resolve(
+    container: &Container,
+    sources: &Sources,
+    fields: &Fields<'_>,
+) -> Result<Vec<(String, String)>, EnvError> {
     let mut env = Environment::default();
     let links = fields.desired.spec().enable_service_links != Some(false);
     for service in &sources.services {
@@ -121,7 +125,9 @@ fn take_all(from: &EnvFromSource, sources: &Sources, env: &mut Environment) -> R
     let prefix = from.prefix.as_deref().unwrap_or_default();
     if let Some(reference) = &from.config_map_ref {
         match sources.config_maps.get(&reference.name) {
-            Some(map) => map.data.iter().flatten().for_each(|(key, value)| env.set(&format!("{prefix}{key}"), value.clone())),
+            Some(map) => {
+                map.data.iter().flatten().for_each(|(key, value)| env.set(&format!("{prefix}{key}"), value.clone()))
+            }
             None if reference.optional == Some(true) => {}
             None => return Err(EnvError::Missing { kind: "configmap", name: reference.name.clone() }),
         }
@@ -150,7 +156,9 @@ fn value(
     };
     match source {
         EnvVarSource { field_ref: Some(reference), .. } => Ok(Some(fields.field(&reference.field_path)?)),
-        EnvVarSource { resource_field_ref: Some(reference), .. } => Ok(Some(fields.resource(reference, &container.name)?)),
+        EnvVarSource { resource_field_ref: Some(reference), .. } => {
+            Ok(Some(fields.resource(reference, &container.name)?))
+        }
         EnvVarSource { config_map_key_ref: Some(key), .. } => {
             let map = sources.config_maps.get(&key.name);
             let value = map.and_then(|map| map.data.as_ref()?.get(&key.key).cloned());

@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_cri::v1::{
     CreateContainerRequest, DnsConfig, ImageSpec, ImageStatusRequest, Mount, PodSandboxConfig, PullImageRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
-    StopContainerRequest, StopPodSandboxRequest,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest,
+    StopPodSandboxRequest,
 };
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, Pod, Secret},
@@ -19,14 +19,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::{self, ContainerInputs},
-    env, fields::Fields,
+    env,
+    fields::Fields,
     hooks,
     model::{Action, DesiredPod, Subject},
 };
 use crate::{
     context::{Context, make_dir},
     runtime::{Cri, CriError},
-    volumes::{mounts, setup::{Volumes, fetch}},
+    volumes::{
+        mounts,
+        setup::{Volumes, fetch},
+    },
 };
 
 /// What came of an action.
@@ -80,15 +84,22 @@ impl Job {
             Action::MountVolumes => self.mount().await,
             Action::UnmountVolumes => self.unmount().await,
             Action::RunSandbox { attempt } => Outcome::Sandbox(self.run_sandbox(attempt).await),
-            Action::StopSandbox { id } => {
-                done(self.call(|cri| async move { cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id }).await }).await)
-            }
-            Action::RemoveSandbox { id } => {
-                done(self.call(|cri| async move { cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id }).await }).await)
-            }
-            Action::RemoveContainer { id, .. } => {
-                done(self.call(|cri| async move { cri.remove_container(RemoveContainerRequest { container_id: id }).await }).await)
-            }
+            Action::StopSandbox { id } => done(
+                self.call(
+                    |cri| async move { cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id }).await },
+                )
+                .await,
+            ),
+            Action::RemoveSandbox { id } => done(
+                self.call(
+                    |cri| async move { cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id }).await },
+                )
+                .await,
+            ),
+            Action::RemoveContainer { id, .. } => done(
+                self.call(|cri| async move { cri.remove_container(RemoveContainerRequest { container_id: id }).await })
+                    .await,
+            ),
             Action::EnsureImage { container } => {
                 let result = tokio::select! {
                     () = self.going.cancelled() => Err(("ErrImagePull", "the pod is deleted".to_owned())),
@@ -143,9 +154,10 @@ impl Job {
         let torn = self.volumes.lock().await.tear_down();
         for folder in [self.ctx.pod_dir(self.desired.uid()), self.ctx.log_dir(&self.desired.pod)] {
             if let Err(e) = std::fs::remove_dir_all(&folder)
-                && e.kind() != std::io::ErrorKind::NotFound {
-                    return Outcome::Retry(format!("cannot remove {}: {e}", folder.display()));
-                }
+                && e.kind() != std::io::ErrorKind::NotFound
+            {
+                return Outcome::Retry(format!("cannot remove {}: {e}", folder.display()));
+            }
         }
         torn.map_or_else(|e| Outcome::Retry(e.chain()), |()| Outcome::Unmounted)
     }
@@ -171,8 +183,14 @@ impl Job {
         let logs = self.ctx.log_dir(&self.desired.pod);
         make_dir(&logs).map_err(|e| format!("cannot make {}: {e}", logs.display()))?;
         if let Some(id) = self.replaced.clone() {
-            self.event(None, EventType::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
-            let stopped = self.call(|cri| async move { cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id }).await });
+            self.event(
+                None,
+                EventType::Normal,
+                "SandboxChanged",
+                "Pod sandbox changed, it will be killed and re-created.",
+            );
+            let stopped = self
+                .call(|cri| async move { cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id }).await });
             if let Err(e) = stopped.await {
                 tracing::debug!(error = %e, "an old sandbox could not be stopped");
             }
@@ -196,7 +214,8 @@ impl Job {
             (reason, message)
         };
         let tagged = super::image::with_tag(&image).map_err(|e| {
-            let message = format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {e}");
+            let message =
+                format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {e}");
             self.event(Some(name), EventType::Warning, "InspectFailed", &*message);
             failed("InvalidImageName", message)
         })?;
@@ -210,10 +229,12 @@ impl Job {
         };
         let request = ImageStatusRequest { image: Some(spec.clone()), verbose: false };
         let present = self.call(|cri| async move { cri.image_status(request).await }).await;
-        let present = present.map_err(|e| failed("ImageInspectError", format!("Failed to inspect image {image:?}: {e}")))?.image;
+        let present =
+            present.map_err(|e| failed("ImageInspectError", format!("Failed to inspect image {image:?}: {e}")))?.image;
         match (policy, present) {
             ("IfNotPresent" | "Never", Some(found)) => {
-                let message = format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                let message =
+                    format!("Container image {image:?} already present on machine and can be accessed by the pod");
                 self.event(Some(name), EventType::Normal, "Pulled", message);
                 Ok(found.id)
             }
@@ -239,7 +260,9 @@ impl Job {
         let request = ImageStatusRequest { image: Some(spec), verbose: false };
         let status = self.call(|cri| async move { cri.image_status(request).await }).await;
         let size = status.ok().and_then(|status| status.image).map_or(0, |image| image.size);
-        let message = format!("Successfully pulled image {image:?} in {took:.3}s ({took:.3}s including waiting). Image size: {size} bytes.");
+        let message = format!(
+            "Successfully pulled image {image:?} in {took:.3}s ({took:.3}s including waiting). Image size: {size} bytes."
+        );
         self.event(Some(name), EventType::Normal, "Pulled", message);
         Ok(pulled.image_ref)
     }
@@ -260,7 +283,8 @@ impl Job {
             (reason, message)
         };
         let container = self.container(name).map_err(|e| ("CreateContainerConfigError", e))?;
-        let inputs = self.inputs(container, attempt, image_ref).await.map_err(|e| failed("CreateContainerConfigError", e))?;
+        let inputs =
+            self.inputs(container, attempt, image_ref).await.map_err(|e| failed("CreateContainerConfigError", e))?;
         let request = CreateContainerRequest {
             pod_sandbox_id: sandbox_id,
             config: Some(config::container(&self.desired, container, inputs)),
@@ -292,7 +316,8 @@ impl Job {
     }
 
     async fn inputs(&self, container: &Container, attempt: u32, image_ref: String) -> Result<ContainerInputs, String> {
-        let env = env::resolve(container, &self.sources(container).await?, &self.fields()).map_err(|e| e.to_string())?;
+        let env =
+            env::resolve(container, &self.sources(container).await?, &self.fields()).map_err(|e| e.to_string())?;
         let volumes = self.volumes.lock().await;
         let all = self.desired.spec().volumes.as_deref().unwrap_or_default();
         let mut mounts = mounts::of(container, all, &env, |volume| volumes.path(volume)).map_err(|e| e.chain())?;

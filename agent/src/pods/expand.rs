@@ -34,7 +34,13 @@ mod tests {
     fn references_are_expanded() {
         let lookup = |name: &str| (name == "A").then_some("1");
         let cases = [
-            ("$(A)", "1"), ("x$(A)y", "x1y"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$A", "$A"), ("$(A", "$(A"), ("a$", "a$"),
+            ("$(A)", "1"),
+            ("x$(A)y", "x1y"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("$A", "$A"),
+            ("$(A", "$(A"),
+            ("a$", "a$"),
             ("$$$(A)", "$1"),
         ];
         for (text, wanted) in cases {

@@ -97,7 +97,8 @@ impl Fields<'_> {
         };
         let divisor = reference.divisor.as_ref().map_or("1", |divisor| divisor.0.as_str());
         let divisor = if divisor == "0" || divisor.is_empty() { "1" } else { divisor };
-        let by = quantity::milli(divisor).filter(|by| *by > 0).ok_or_else(|| FieldRefError::Divisor(divisor.to_owned()))?;
+        let by =
+            quantity::milli(divisor).filter(|by| *by > 0).ok_or_else(|| FieldRefError::Divisor(divisor.to_owned()))?;
         let value = value.unwrap_or_default();
         Ok((value.div_euclid(by) + i128::from(value.rem_euclid(by) != 0)).to_string())
     }

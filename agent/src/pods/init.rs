@@ -38,7 +38,8 @@ fn run_sidecar(plan: &mut Plan<'_>, container: &Container) -> bool {
             plan.keep(container, seen) && observed.memory_of(&container.name).started
         }
         Some(seen) if seen.state == RunState::Unknown => {
-            let message = format!("Init container {} is in unknown state, try killing it before restart", container.name);
+            let message =
+                format!("Init container {} is in unknown state, try killing it before restart", container.name);
             plan.kill(&container.name, seen, plan.desired.grace_seconds(), message);
             false
         }
@@ -60,7 +61,8 @@ fn run_once(plan: &mut Plan<'_>, container: &Container) -> bool {
         }
         Some(seen) if seen.state == RunState::Running => {}
         Some(seen) if seen.state == RunState::Unknown => {
-            let message = format!("Init container {} is in unknown state, try killing it before restart", container.name);
+            let message =
+                format!("Init container {} is in unknown state, try killing it before restart", container.name);
             plan.kill(&container.name, seen, plan.desired.grace_seconds(), message);
         }
         _ => plan.start(container),

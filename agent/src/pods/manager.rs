@@ -1,9 +1,15 @@
 //! Starts a worker for each pod of the node, tells it what concerns it, and one for each sandbox whose pod is gone.
 
-use std::{collections::{BTreeMap, BTreeSet, HashMap}, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use k8s_cri::v1::ListPodSandboxRequest;
-use k8s_openapi::{api::core::v1::{Pod, PodSpec}, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use skiff_client::Change;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +18,10 @@ use super::{
     config::{POD_NAME, POD_NAMESPACE, POD_UID},
     worker::{Input, worker},
 };
-use crate::{context::Context, runtime::watch::{Heard, watch}};
+use crate::{
+    context::Context,
+    runtime::watch::{Heard, watch},
+};
 
 /// How much may be heard of runtimes before it is taken in.
 const HEARD: usize = 256;
@@ -73,9 +82,10 @@ impl Manager {
     async fn wanted(&mut self, pod: Arc<Pod>) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         if let Some(inbox) = self.workers.get(&uid)
-            && inbox.send(Input::Pod(Arc::clone(&pod))).await.is_ok() {
-                return;
-            }
+            && inbox.send(Input::Pod(Arc::clone(&pod))).await.is_ok()
+        {
+            return;
+        }
         self.begin(uid, pod, false);
     }
 

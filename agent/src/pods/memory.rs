@@ -25,7 +25,8 @@ pub(super) fn remember(desired: &DesiredPod, observed: &mut ObservedPod, outcome
         Outcome::Mounted(Ok(())) => observed.volumes = VolumeState::Ready,
         Outcome::Mounted(Err(message)) => {
             if observed.volumes != VolumeState::Ready {
-                observed.volumes = VolumeState::Failed { message: message.clone(), retry_at: later(now, VOLUMES_AGAIN) };
+                observed.volumes =
+                    VolumeState::Failed { message: message.clone(), retry_at: later(now, VOLUMES_AGAIN) };
             }
         }
         Outcome::Unmounted => observed.volumes = VolumeState::Absent,

@@ -127,7 +127,10 @@ fn termination_message(file: &str) -> Option<String> {
 pub fn recall_lost(desired: &DesiredPod, found: &mut Found, now: Timestamp) {
     let status = desired.api_status();
     let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    for known in all.filter(|known| known.container_id.is_some() && !found.containers.contains_key(&known.name)).collect::<Vec<_>>() {
+    for known in all
+        .filter(|known| known.container_id.is_some() && !found.containers.contains_key(&known.name))
+        .collect::<Vec<_>>()
+    {
         let state = known.state.clone().unwrap_or_default();
         let ended = state.terminated.or_else(|| known.last_state.clone().and_then(|last| last.terminated));
         let lost = Seen {
@@ -136,7 +139,10 @@ pub fn recall_lost(desired: &DesiredPod, found: &mut Found, now: Timestamp) {
             image: known.image.clone(),
             image_ref: known.image_id.clone(),
             exit_code: ended.as_ref().map_or(LOST_EXIT_CODE, |ended| ended.exit_code),
-            reason: ended.as_ref().and_then(|e| e.reason.clone()).unwrap_or_else(|| "ContainerStatusUnknown".to_owned()),
+            reason: ended
+                .as_ref()
+                .and_then(|e| e.reason.clone())
+                .unwrap_or_else(|| "ContainerStatusUnknown".to_owned()),
             message: ended.as_ref().map_or_else(
                 || "The container could not be located when the pod was terminated".to_owned(),
                 |ended| ended.message.clone().unwrap_or_default(),

@@ -24,7 +24,8 @@ use super::{
 pub fn status(desired: &DesiredPod, observed: &ObservedPod, now: Timestamp) -> PodStatus {
     let before = desired.api_status();
     let over = is_over(desired, observed) || (desired.deleting() && nothing_runs(observed));
-    let init: Vec<_> = desired.init_containers().iter().map(|c| container_status(desired, observed, c, true, now)).collect();
+    let init: Vec<_> =
+        desired.init_containers().iter().map(|c| container_status(desired, observed, c, true, now)).collect();
     let containers: Vec<_> =
         desired.spec().containers.iter().map(|c| container_status(desired, observed, c, false, now)).collect();
     let phase = match before.phase.as_deref() {
@@ -87,10 +88,17 @@ fn container_status(
     let done = is_init && !sidecar && state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0);
     ContainerStatus {
         name: container.name.clone(),
-        image: newest.map(|seen| seen.image.clone()).filter(|image| !image.is_empty()).or(container.image.clone()).unwrap_or_default(),
+        image: newest
+            .map(|seen| seen.image.clone())
+            .filter(|image| !image.is_empty())
+            .or(container.image.clone())
+            .unwrap_or_default(),
         image_id: newest.map(|seen| seen.image_ref.clone()).unwrap_or_default(),
-        container_id: newest.filter(|seen| !seen.id.is_empty()).map(|seen| format!("{}://{}", observed.runtime_name, seen.id)),
-        restart_count: newest.map_or(before.map_or(0, |b| b.restart_count), |seen| seen.attempt.try_into().unwrap_or(i32::MAX)),
+        container_id: newest
+            .filter(|seen| !seen.id.is_empty())
+            .map(|seen| format!("{}://{}", observed.runtime_name, seen.id)),
+        restart_count: newest
+            .map_or(before.map_or(0, |b| b.restart_count), |seen| seen.attempt.try_into().unwrap_or(i32::MAX)),
         ready: done || (running && memory.ready && (!is_init || sidecar)),
         started: Some(running && memory.started),
         state: Some(state),
@@ -115,7 +123,12 @@ fn states(
     now: Timestamp,
 ) -> (ContainerState, Option<ContainerState>) {
     let all = observed.containers.get(&container.name).map(Vec::as_slice).unwrap_or_default();
-    let previous = all.iter().rev().skip(1).find(|seen| seen.state == RunState::Exited).map(|seen| terminated(seen, &observed.runtime_name));
+    let previous = all
+        .iter()
+        .rev()
+        .skip(1)
+        .find(|seen| seen.state == RunState::Exited)
+        .map(|seen| terminated(seen, &observed.runtime_name));
     let Some(newest) = all.last() else { return (waiting(waits_for(desired, observed, container)), None) };
     match newest.state {
         RunState::Running | RunState::Unknown => {

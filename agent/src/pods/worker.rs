@@ -149,9 +149,11 @@ impl Worker {
         }
         for (name, all) in &self.observed.containers {
             if let [only] = all.as_slice()
-                && only.id.is_empty() && !found.containers.contains_key(name) {
-                    found.containers.insert(name.clone(), all.clone());
-                }
+                && only.id.is_empty()
+                && !found.containers.contains_key(name)
+            {
+                found.containers.insert(name.clone(), all.clone());
+            }
         }
     }
 
@@ -338,13 +340,16 @@ impl Worker {
         }
         for container in self.desired.all_containers() {
             let name = &container.name;
-            let Some(ended) = self.observed.newest(name).filter(|seen| seen.state == RunState::Exited) else { continue };
+            let Some(ended) = self.observed.newest(name).filter(|seen| seen.state == RunState::Exited) else {
+                continue;
+            };
             let backoff = &self.observed.memory_of(name).crash_backoff;
             let again = restart::restarts(&self.desired, container, ended.exit_code);
             let waits = again && restart::backing_off(backoff, ended, now).is_some();
             if waits && self.crash_told.get(name) != Some(&ended.id) {
                 self.crash_told.insert(name.clone(), ended.id.clone());
-                let message = format!("Back-off restarting failed container {name} in pod {}", self.desired.full_name());
+                let message =
+                    format!("Back-off restarting failed container {name} in pod {}", self.desired.full_name());
                 self.ctx.event(&self.desired.pod, Some(name), EventType::Warning, "BackOff", message);
             }
         }
@@ -362,7 +367,8 @@ impl Worker {
     fn keep_probes(&mut self) {
         let (observed, deleting) = (&self.observed, self.desired.deleting());
         self.probes.retain(|name, (id, cancel)| {
-            let keep = !deleting && observed.is_running(name) && observed.newest(name).is_some_and(|seen| seen.id == *id);
+            let keep =
+                !deleting && observed.is_running(name) && observed.newest(name).is_some_and(|seen| seen.id == *id);
             if !keep {
                 cancel.cancel();
             }
@@ -373,10 +379,14 @@ impl Worker {
         }
         let Some(cri) = self.cri() else { return };
         for container in self.desired.all_containers() {
-            let probed = container.startup_probe.is_some() || container.readiness_probe.is_some() || container.liveness_probe.is_some();
+            let probed = container.startup_probe.is_some()
+                || container.readiness_probe.is_some()
+                || container.liveness_probe.is_some();
             let busy = observed.is_busy(&Subject::Container(container.name.clone()));
             let seen = observed.newest(&container.name).filter(|seen| seen.state == RunState::Running);
-            let Some(seen) = seen.filter(|_| probed && !busy && !self.probes.contains_key(&container.name)) else { continue };
+            let Some(seen) = seen.filter(|_| probed && !busy && !self.probes.contains_key(&container.name)) else {
+                continue;
+            };
             let cancel = self.cancel.child_token();
             let pod_ip = match self.desired.spec().host_network {
                 Some(true) => self.desired.host_ips.first().copied(),
@@ -394,7 +404,10 @@ impl Worker {
         drop(volumes);
         if at > Timestamp::now() {
             self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
-        } else if self.observed.volumes == VolumeState::Ready && !self.observed.is_busy(&Subject::Volumes) && !self.desired.deleting() {
+        } else if self.observed.volumes == VolumeState::Ready
+            && !self.observed.is_busy(&Subject::Volumes)
+            && !self.desired.deleting()
+        {
             self.launch(Action::MountVolumes);
         }
     }

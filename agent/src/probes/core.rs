@@ -22,7 +22,9 @@ pub struct Timing {
 impl Timing {
     /// The timing of a probe.
     pub fn of(probe: &Probe) -> Self {
-        let number = |value: Option<i32>, default: u32| value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
+        let number = |value: Option<i32>, default: u32| {
+            value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
+        };
         let seconds = |value, default| Duration::from_secs(number(value, default).into());
         Self {
             initial_delay: seconds(probe.initial_delay_seconds, 0),

@@ -19,7 +19,10 @@ const SERVING: u8 = 1;
 
 /// Whether the service says that it serves.
 pub(super) async fn check(target: &str, service: &str, within: Duration) -> Result<(), String> {
-    let timeout = format!("timeout: failed to connect service {target:?} within {}s: context deadline exceeded", within.as_secs());
+    let timeout = format!(
+        "timeout: failed to connect service {target:?} within {}s: context deadline exceeded",
+        within.as_secs()
+    );
     tokio::time::timeout(within, exchange(target, service)).await.unwrap_or(Err(timeout))
 }
 
@@ -46,7 +49,9 @@ async fn exchange(target: &str, service: &str) -> Result<(), String> {
     match code.as_ref().map_or("0", |code| code.to_str().unwrap_or_default()) {
         "0" if body.get(5..7) == Some(&[0x08, SERVING]) => Ok(()),
         "0" => Err("service unhealthy (responded with \"NOT_SERVING\")".to_owned()),
-        "12" => Err(format!("this server does not implement the grpc health protocol (grpc.health.v1.Health), service {service:?}")),
+        "12" => Err(format!(
+            "this server does not implement the grpc health protocol (grpc.health.v1.Health), service {service:?}"
+        )),
         other => Err(format!("service {service:?} answered with gRPC status {other}")),
     }
 }

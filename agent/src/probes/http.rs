@@ -15,7 +15,10 @@ use rustls::{
     crypto::{CryptoProvider, ring},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::{io::{AsyncRead, AsyncWrite}, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// How much of an answer's body is read.
 const MAX_BODY_BYTES: usize = 10 * 1024;
@@ -78,18 +81,27 @@ pub async fn get(
     };
     match tokio::time::timeout(within, exchange).await {
         Ok(answer) => answer.map_err(|e| format!("Get {url:?}: {e}")),
-        Err(_) => Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+        Err(_) => {
+            Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
+        }
     }
 }
 
-fn request(action: &HTTPGetAction, path: &str, target: &str, agent: &str) -> Result<Request<Empty<bytes::Bytes>>, String> {
+fn request(
+    action: &HTTPGetAction,
+    path: &str,
+    target: &str,
+    agent: &str,
+) -> Result<Request<Empty<bytes::Bytes>>, String> {
     let given = action.http_headers.as_deref().unwrap_or_default();
     let has = |name: &str| given.iter().any(|header| header.name.eq_ignore_ascii_case(name));
     let mut builder = Request::get(path);
     for header in given {
         builder = builder.header(header.name.as_str(), header.value.as_str());
     }
-    for (name, value) in [(header::HOST, target), (header::USER_AGENT, agent), (header::ACCEPT, "*/*"), (header::CONNECTION, "close")] {
+    for (name, value) in
+        [(header::HOST, target), (header::USER_AGENT, agent), (header::ACCEPT, "*/*"), (header::CONNECTION, "close")]
+    {
         if !has(name.as_str()) {
             builder = builder.header(name, value);
         }

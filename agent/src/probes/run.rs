@@ -66,9 +66,10 @@ pub struct Target {
 pub async fn watch_container(target: Target, verdicts: mpsc::Sender<Verdict>, cancel: CancellationToken) {
     let probes = async {
         if let Some(probe) = &target.container.startup_probe
-            && !run(&target, probe, ProbeKind::Startup, &verdicts).await {
-                return;
-            }
+            && !run(&target, probe, ProbeKind::Startup, &verdicts).await
+        {
+            return;
+        }
         let readiness = async {
             if let Some(probe) = &target.container.readiness_probe {
                 run(&target, probe, ProbeKind::Readiness, &verdicts).await;

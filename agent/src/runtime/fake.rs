@@ -74,7 +74,8 @@ impl FakeCri {
         }
         let sandbox = state.sandboxes.values().next().cloned();
         drop(state);
-        let _nobody = self.events.send(v1::ContainerEventResponse { pod_sandbox_status: sandbox, ..Default::default() });
+        let _nobody =
+            self.events.send(v1::ContainerEventResponse { pod_sandbox_status: sandbox, ..Default::default() });
     }
 
     async fn enter(&self, call: &'static str) -> Result<(), CriError> {
@@ -173,7 +174,10 @@ impl Cri for FakeCri {
         Ok(v1::StatusResponse::default())
     }
 
-    async fn update_runtime_config(&self, _: v1::UpdateRuntimeConfigRequest) -> Result<v1::UpdateRuntimeConfigResponse, CriError> {
+    async fn update_runtime_config(
+        &self,
+        _: v1::UpdateRuntimeConfigRequest,
+    ) -> Result<v1::UpdateRuntimeConfigResponse, CriError> {
         Ok(v1::UpdateRuntimeConfigResponse {})
     }
 
@@ -182,7 +186,10 @@ impl Cri for FakeCri {
         Ok(self.run_sandbox(request))
     }
 
-    async fn stop_pod_sandbox(&self, request: v1::StopPodSandboxRequest) -> Result<v1::StopPodSandboxResponse, CriError> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: v1::StopPodSandboxRequest,
+    ) -> Result<v1::StopPodSandboxResponse, CriError> {
         self.enter("stop_pod_sandbox").await?;
         Ok(self.answer(|state| {
             if let Some(sandbox) = state.sandboxes.get_mut(&request.pod_sandbox_id) {
@@ -191,7 +198,10 @@ impl Cri for FakeCri {
         }))
     }
 
-    async fn remove_pod_sandbox(&self, request: v1::RemovePodSandboxRequest) -> Result<v1::RemovePodSandboxResponse, CriError> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: v1::RemovePodSandboxRequest,
+    ) -> Result<v1::RemovePodSandboxResponse, CriError> {
         self.enter("remove_pod_sandbox").await?;
         Ok(self.answer(|state| {
             state.sandboxes.remove(&request.pod_sandbox_id);
@@ -199,7 +209,10 @@ impl Cri for FakeCri {
         }))
     }
 
-    async fn pod_sandbox_status(&self, request: v1::PodSandboxStatusRequest) -> Result<v1::PodSandboxStatusResponse, CriError> {
+    async fn pod_sandbox_status(
+        &self,
+        request: v1::PodSandboxStatusRequest,
+    ) -> Result<v1::PodSandboxStatusResponse, CriError> {
         let status = self.state.lock().sandboxes.get(&request.pod_sandbox_id).cloned();
         let status = Some(status.ok_or_else(|| not_found(&request.pod_sandbox_id))?);
         Ok(v1::PodSandboxStatusResponse { status, ..Default::default() })
@@ -217,12 +230,18 @@ impl Cri for FakeCri {
         Ok(v1::ListPodSandboxResponse { items: state.sandboxes.values().map(item).collect() })
     }
 
-    async fn create_container(&self, request: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse, CriError> {
+    async fn create_container(
+        &self,
+        request: v1::CreateContainerRequest,
+    ) -> Result<v1::CreateContainerResponse, CriError> {
         self.enter("create_container").await?;
         self.create(request)
     }
 
-    async fn start_container(&self, request: v1::StartContainerRequest) -> Result<v1::StartContainerResponse, CriError> {
+    async fn start_container(
+        &self,
+        request: v1::StartContainerRequest,
+    ) -> Result<v1::StartContainerResponse, CriError> {
         self.enter("start_container").await?;
         self.start(&request.container_id)
     }
@@ -236,7 +255,10 @@ impl Cri for FakeCri {
         }))
     }
 
-    async fn remove_container(&self, request: v1::RemoveContainerRequest) -> Result<v1::RemoveContainerResponse, CriError> {
+    async fn remove_container(
+        &self,
+        request: v1::RemoveContainerRequest,
+    ) -> Result<v1::RemoveContainerResponse, CriError> {
         self.enter("remove_container").await?;
         Ok(self.answer(|state| drop(state.containers.remove(&request.container_id))))
     }
@@ -253,7 +275,10 @@ impl Cri for FakeCri {
         Ok(v1::ListContainersResponse { containers: state.containers.values().map(item).collect() })
     }
 
-    async fn container_status(&self, request: v1::ContainerStatusRequest) -> Result<v1::ContainerStatusResponse, CriError> {
+    async fn container_status(
+        &self,
+        request: v1::ContainerStatusRequest,
+    ) -> Result<v1::ContainerStatusResponse, CriError> {
         let found = self.state.lock().containers.get(&request.container_id).cloned();
         let (_, status) = found.ok_or_else(|| not_found(&request.container_id))?;
         Ok(v1::ContainerStatusResponse { status: Some(status), ..Default::default() })
@@ -265,7 +290,10 @@ impl Cri for FakeCri {
         Ok(v1::ImageStatusResponse { image: Some(v1::Image { id, ..Default::default() }), ..Default::default() })
     }
 
-    async fn reopen_container_log(&self, _: v1::ReopenContainerLogRequest) -> Result<v1::ReopenContainerLogResponse, CriError> {
+    async fn reopen_container_log(
+        &self,
+        _: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, CriError> {
         Err(absent("reopen_container_log"))
     }
 
@@ -285,7 +313,10 @@ impl Cri for FakeCri {
         Err(absent("port_forward"))
     }
 
-    async fn list_container_stats(&self, _: v1::ListContainerStatsRequest) -> Result<v1::ListContainerStatsResponse, CriError> {
+    async fn list_container_stats(
+        &self,
+        _: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, CriError> {
         Err(absent("list_container_stats"))
     }
 

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
-use k8s_cri::v1::{
-    self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
-};
+use k8s_cri::v1::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -31,12 +29,11 @@ impl CriSocket {
     pub fn new(socket: &Path) -> Self {
         let path: PathBuf = socket.to_owned();
         // The URI is not used: the connector knows the path.
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(
-            move |_: Uri| {
+        let channel =
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                 let path = path.clone();
                 async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
-            },
-        ));
+            }));
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             image: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),

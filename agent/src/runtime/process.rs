@@ -191,16 +191,18 @@ mod tests {
     #[tokio::test]
     async fn a_runtime_that_ends_at_once_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let config =
-            ProcessConfig { program: "/bin/false".into(), args: vec![], socket: dir.path().join("cri.sock") };
+        let config = ProcessConfig { program: "/bin/false".into(), args: vec![], socket: dir.path().join("cri.sock") };
         let started = RuntimeProcess::start(config, CancellationToken::new()).await;
         assert!(matches!(started, Err(ProcessError::Ended { .. })));
     }
 
     #[tokio::test]
     async fn a_child_that_ignores_the_signal_is_killed_in_time() {
-        let mut child = Command::new("/bin/sh").args(["-c", "trap '' TERM; while :; do sleep 0.1; done"])
-            .process_group(0).spawn().unwrap();
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "trap '' TERM; while :; do sleep 0.1; done"])
+            .process_group(0)
+            .spawn()
+            .unwrap();
         let before = Instant::now();
         end(&mut child).await;
         assert!(before.elapsed() < Duration::from_secs(2));

@@ -16,7 +16,9 @@ use crate::{
 /// `/pods`: a `PodList`.
 pub(super) fn pods(ctx: &Context) -> Answer {
     let items = ctx.pods.list();
-    answer::json(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items.iter().map(|pod| &**pod).collect::<Vec<_>>()}))
+    answer::json(
+        &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items.iter().map(|pod| &**pod).collect::<Vec<_>>()}),
+    )
 }
 
 /// `/configz`: what of a `KubeletConfiguration` this node has.
@@ -72,21 +74,30 @@ pub(super) async fn summary(ctx: &Context) -> Answer {
         }));
     }
     let now = time(i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0));
-    let pods: Vec<Value> = pods.into_values().map(|(reference, cores, total, bytes, containers)| json!({
-        "podRef": reference, "containers": containers,
-        "cpu": {"time": now, "usageNanoCores": cores, "usageCoreNanoSeconds": total},
-        "memory": {"time": now, "workingSetBytes": bytes},
-    })).collect();
+    let pods: Vec<Value> = pods
+        .into_values()
+        .map(|(reference, cores, total, bytes, containers)| {
+            json!({
+                "podRef": reference, "containers": containers,
+                "cpu": {"time": now, "usageNanoCores": cores, "usageCoreNanoSeconds": total},
+                "memory": {"time": now, "workingSetBytes": bytes},
+            })
+        })
+        .collect();
     answer::json(&json!({"node": {"nodeName": ctx.node_name}, "pods": pods}))
 }
 
 /// `/metrics/*`: the same as text, by the names of metrics-server's endpoint.
 pub(super) async fn metrics(ctx: &Context) -> Answer {
-    let mut text = String::from("# TYPE container_cpu_usage_seconds_total counter\n# TYPE container_memory_working_set_bytes gauge\n");
+    let mut text = String::from(
+        "# TYPE container_cpu_usage_seconds_total counter\n# TYPE container_memory_working_set_bytes gauge\n",
+    );
     for stats in container_stats(ctx).await {
         let labels = format!(
             "container={:?},namespace={:?},pod={:?}",
-            label(&stats, CONTAINER_NAME), label(&stats, POD_NAMESPACE), label(&stats, POD_NAME)
+            label(&stats, CONTAINER_NAME),
+            label(&stats, POD_NAMESPACE),
+            label(&stats, POD_NAME)
         );
         let cpu = number(stats.cpu.as_ref().and_then(|cpu| cpu.usage_core_nano_seconds.as_ref()));
         let memory = number(stats.memory.as_ref().and_then(|memory| memory.working_set_bytes.as_ref()));

@@ -96,7 +96,10 @@ mod tests {
     fn times_and_limits_are_kept() {
         let stamped = printed(&LogOptions { timestamps: true, ..LogOptions::default() });
         assert_eq!(stamped, "2026-01-01T00:00:01.5Z one\n2026-01-01T00:00:02Z two\n2026-01-01T00:00:03+00:00 \n");
-        assert_eq!(printed(&LogOptions { since: "2026-01-01T00:00:02Z".parse().ok(), ..LogOptions::default() }), "two\n\n");
+        assert_eq!(
+            printed(&LogOptions { since: "2026-01-01T00:00:02Z".parse().ok(), ..LogOptions::default() }),
+            "two\n\n"
+        );
         assert_eq!(printed(&LogOptions { limit_bytes: Some(5), ..LogOptions::default() }), "one\nt");
     }
 

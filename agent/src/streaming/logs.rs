@@ -99,10 +99,13 @@ fn attempt(pod: &Pod, place: &Place, previous: bool) -> Result<i32, String> {
 pub(super) async fn body(ctx: Arc<Context>, pod: Arc<Pod>, place: Place, options: LogOptions) -> Result<Body, String> {
     let attempt = attempt(&pod, &place, options.previous)?;
     let path = ctx.log_dir(&pod).join(&place.container).join(format!("{attempt}.log"));
-    let file = File::open(&path).await.map_err(|e| format!("failed to try resolving symlinks in path {:?}: {e}", path.display()))?;
+    let file = File::open(&path)
+        .await
+        .map_err(|e| format!("failed to try resolving symlinks in path {:?}: {e}", path.display()))?;
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let follow = options.follow && !options.previous;
-    let reader = Reader { printer: Printer::new(&options), path, sender, source: BufReader::new(file), pending: vec![] };
+    let reader =
+        Reader { printer: Printer::new(&options), path, sender, source: BufReader::new(file), pending: vec![] };
     tokio::spawn(async move {
         if let Err(e) = reader.run(options.tail, follow.then_some((ctx, place, attempt))).await {
             tracing::debug!(error = %e, "a log could not be read to its end");
@@ -274,8 +277,14 @@ mod tests {
             pod(all)
         };
         let waiting = with(json!({"state": {"waiting": {"reason": "ContainerCreating"}}}));
-        assert_eq!(attempt(&waiting, &place, false).unwrap_err(), r#"container "c" in pod "p" is waiting to start: ContainerCreating"#);
-        assert_eq!(attempt(&waiting, &place, true).unwrap_err(), r#"previous terminated container "c" in pod "p" not found"#);
+        assert_eq!(
+            attempt(&waiting, &place, false).unwrap_err(),
+            r#"container "c" in pod "p" is waiting to start: ContainerCreating"#
+        );
+        assert_eq!(
+            attempt(&waiting, &place, true).unwrap_err(),
+            r#"previous terminated container "c" in pod "p" not found"#
+        );
         let ended = json!({"terminated": {"exitCode": 1, "containerID": "x://1"}});
         let crashing = with(json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}));
         assert_eq!((attempt(&crashing, &place, false), attempt(&crashing, &place, true)), (Ok(2), Ok(2)));

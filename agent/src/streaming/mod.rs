@@ -16,11 +16,17 @@ mod upgrade;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{Method, Request, StatusCode, body::Incoming, service::service_fn};
-use hyper_util::{rt::{TokioExecutor, TokioIo}, server::conn::auto};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use jiff::Timestamp;
 use rustls::{RootCertStore, ServerConfig, crypto::ring, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio::{net::{TcpListener, TcpStream}, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +105,11 @@ impl Listener {
         let address = SocketAddr::new(config.node_ip, config.kubelet_port);
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
         Ok(Self { listener, tls: tls(&config.credentials)?, ctx })
+    }
+
+    /// The port it listens on: that of the configuration, or the one that was free if it left the choice.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.listener.local_addr().ok().map(|address| address.port())
     }
 
     /// Serves until cancelled.

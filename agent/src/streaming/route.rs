@@ -39,8 +39,11 @@ pub enum Route {
 impl Route {
     /// The route of a path.
     pub fn parse(path: &str) -> Option<Self> {
-        let parts: Vec<String> =
-            path.trim_matches('/').split('/').map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned()).collect();
+        let parts: Vec<String> = path
+            .trim_matches('/')
+            .split('/')
+            .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
+            .collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let place = |namespace: &str, pod: &str, container: &str| Place {
             namespace: namespace.to_owned(),
@@ -89,7 +92,9 @@ impl Query {
     pub fn parse(query: Option<&str>) -> Self {
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect(),
+        )
     }
 
     /// The first value of a name.

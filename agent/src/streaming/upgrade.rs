@@ -7,8 +7,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, StatusCode, Uri, body::Incoming, header};
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::{
-    AttachRequest, ContainerFilter, ContainerState, ExecRequest, ListContainersRequest, ListPodSandboxRequest, PodSandboxFilter,
-    PodSandboxState, PortForwardRequest,
+    AttachRequest, ContainerFilter, ContainerState, ExecRequest, ListContainersRequest, ListPodSandboxRequest,
+    PodSandboxFilter, PodSandboxState, PortForwardRequest,
 };
 use k8s_openapi::api::core::v1::Pod;
 use tokio::{io::copy_bidirectional, net::TcpStream};
@@ -52,7 +52,9 @@ pub(super) async fn pass(
         Ok(None) => return answer::text(StatusCode::NOT_FOUND, format!("container not found ({:?})", place.container)),
         Err(e) => return answer::text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
     };
-    relay(&url, request).await.unwrap_or_else(|e| answer::text(StatusCode::BAD_GATEWAY, format!("error dialing the runtime: {e}")))
+    relay(&url, request)
+        .await
+        .unwrap_or_else(|e| answer::text(StatusCode::BAD_GATEWAY, format!("error dialing the runtime: {e}")))
 }
 
 async fn url(
@@ -63,7 +65,8 @@ async fn url(
     query: &Query,
 ) -> Result<Option<String>, CriError> {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let (stdin, stdout, stderr, tty) = (query.flag("input"), query.flag("output"), query.flag("error"), query.flag("tty"));
+    let (stdin, stdout, stderr, tty) =
+        (query.flag("input"), query.flag("output"), query.flag("error"), query.flag("tty"));
     if stream == Stream::PortForward {
         let Some(pod_sandbox_id) = sandbox_id(&**cri, uid).await? else { return Ok(None) };
         let port = query.all("port").iter().filter_map(|port| port.parse().ok()).collect();

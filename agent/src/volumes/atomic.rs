@@ -46,9 +46,8 @@ pub fn write(folder: &Path, payload: &Payload, stamp: &str) -> io::Result<()> {
 
 /// Whether a set holds just these files.
 fn holds(set: &Path, payload: &Payload) -> bool {
-    let same = |(path, file): (&String, &super::payload::File)| {
-        fs::read(set.join(path)).is_ok_and(|data| data == file.data)
-    };
+    let same =
+        |(path, file): (&String, &super::payload::File)| fs::read(set.join(path)).is_ok_and(|data| data == file.data);
     payload.iter().all(same) && count(set) == payload.len()
 }
 

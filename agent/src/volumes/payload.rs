@@ -41,7 +41,10 @@ fn choose(
     default_mode: u32,
 ) -> Result<Payload, VolumeError> {
     let Some(items) = items else {
-        return Ok(all.iter().map(|(key, data)| (key.clone(), File { data: data.clone(), mode: default_mode })).collect());
+        return Ok(all
+            .iter()
+            .map(|(key, data)| (key.clone(), File { data: data.clone(), mode: default_mode }))
+            .collect());
     };
     let mut files = Payload::new();
     for item in items {
@@ -60,20 +63,34 @@ fn choose(
 }
 
 /// The files of a config map.
-pub fn config_map(map: &ConfigMap, items: Option<&Vec<KeyToPath>>, optional: bool, mode: u32) -> Result<Payload, VolumeError> {
+pub fn config_map(
+    map: &ConfigMap,
+    items: Option<&Vec<KeyToPath>>,
+    optional: bool,
+    mode: u32,
+) -> Result<Payload, VolumeError> {
     let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
     let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
     choose("configmap", &text.chain(binary).collect(), items, optional, mode)
 }
 
 /// The files of a secret.
-pub fn secret(secret: &Secret, items: Option<&Vec<KeyToPath>>, optional: bool, mode: u32) -> Result<Payload, VolumeError> {
+pub fn secret(
+    secret: &Secret,
+    items: Option<&Vec<KeyToPath>>,
+    optional: bool,
+    mode: u32,
+) -> Result<Payload, VolumeError> {
     let all = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
     choose("secret", &all.collect(), items, optional, mode)
 }
 
 /// The files of the downward API.
-pub fn downward(files: &[DownwardAPIVolumeFile], fields: &Fields<'_>, default_mode: u32) -> Result<Payload, VolumeError> {
+pub fn downward(
+    files: &[DownwardAPIVolumeFile],
+    fields: &Fields<'_>,
+    default_mode: u32,
+) -> Result<Payload, VolumeError> {
     let mut payload = Payload::new();
     for file in files {
         if !stays_inside(&file.path) {

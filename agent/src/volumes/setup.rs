@@ -8,10 +8,11 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::{
-        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-        core::v1::{ConfigMap, HostPathVolumeSource, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection},
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{
+        ConfigMap, HostPathVolumeSource, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume,
+        VolumeProjection,
     },
 };
 use skiff_client::{Client, Kind};
@@ -94,7 +95,12 @@ impl Volumes {
     }
 
     /// The files of a volume that is made of objects; `None` for other kinds of volumes.
-    async fn make(&mut self, volume: &Volume, fields: &Fields<'_>, now: Timestamp) -> Result<Option<Payload>, VolumeError> {
+    async fn make(
+        &mut self,
+        volume: &Volume,
+        fields: &Fields<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Payload>, VolumeError> {
         if let Some(source) = &volume.config_map {
             let mode = mode(source.default_mode, DEFAULT_MODE);
             let optional = source.optional == Some(true);
@@ -192,17 +198,19 @@ impl Volumes {
         }
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let request = token_request(source, fields, seconds);
-        let account = fields.desired.spec().service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+        let account =
+            fields.desired.spec().service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
         let namespace = fields.desired.namespace();
         let api = |source| VolumeError::Api { what: format!("a token of serviceaccount {account:?}"), source };
         let answer = self.client.create_subresource::<ServiceAccount, _>(namespace, account, "token", &request).await;
-        let answer: TokenRequest = serde_json::from_slice(&answer.map_err(api)?)
-            .map_err(|e| api(skiff_api::status::ApiError::internal(e)))?;
+        let answer: TokenRequest =
+            serde_json::from_slice(&answer.map_err(api)?).map_err(|e| api(skiff_api::status::ApiError::internal(e)))?;
         let status = answer.status.unwrap_or_default();
         let expires = status.expiration_timestamp.map_or(now, |time| time.0);
         let token = status.token.unwrap_or_default();
         let life = expires.duration_since(now).max(SignedDuration::from_secs(1));
-        let renew_at = now.checked_add(life * i32::try_from(100 - TOKEN_RENEW_PERCENT).unwrap_or(80) / 100).unwrap_or(now);
+        let renew_at =
+            now.checked_add(life * i32::try_from(100 - TOKEN_RENEW_PERCENT).unwrap_or(80) / 100).unwrap_or(now);
         self.tokens.insert(key, (token.clone(), renew_at));
         Ok(token)
     }
@@ -216,7 +224,11 @@ fn token_request(source: &ServiceAccountTokenProjection, fields: &Fields<'_>, se
         uid: Some(fields.desired.uid().to_owned()),
     };
     let audiences = source.audience.clone().into_iter().filter(|audience| !audience.is_empty()).collect();
-    let spec = TokenRequestSpec { audiences: Some(audiences), bound_object_ref: Some(bound), expiration_seconds: Some(seconds) };
+    let spec = TokenRequestSpec {
+        audiences: Some(audiences),
+        bound_object_ref: Some(bound),
+        expiration_seconds: Some(seconds),
+    };
     TokenRequest { spec: Some(spec), ..TokenRequest::default() }
 }
 

@@ -27,7 +27,8 @@ pub(super) fn error(conflicts: &[(&Entry, FieldSet)]) -> ApiError {
             format!("Apply failed with 1 conflict: conflict with {who}: {}", paths.concat())
         }
         all => {
-            let lines = |(who, paths): &(String, Vec<String>)| format!("conflicts with {who}:\n- {}", paths.join("\n- "));
+            let lines =
+                |(who, paths): &(String, Vec<String>)| format!("conflicts with {who}:\n- {}", paths.join("\n- "));
             let lines: Vec<String> = all.iter().map(lines).collect();
             format!("Apply failed with {} conflicts: {}", causes.len(), lines.join("\n"))
         }

@@ -32,7 +32,9 @@ pub(super) fn entry(item: &Value, list: SchemaRef<'_>) -> String {
 
 /// A step as it was read, in the one form that this module prints.
 pub(super) fn normalized(element: &str) -> String {
-    if let Some(keys) = element.strip_prefix("k:").and_then(|text| serde_json::from_str::<BTreeMap<String, Value>>(text).ok()) {
+    if let Some(keys) =
+        element.strip_prefix("k:").and_then(|text| serde_json::from_str::<BTreeMap<String, Value>>(text).ok())
+    {
         return format!("k:{}", serde_json::to_string(&keys).unwrap_or_default());
     }
     match element.strip_prefix("v:").and_then(|text| serde_json::from_str::<Value>(text).ok()) {

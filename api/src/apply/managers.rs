@@ -170,7 +170,13 @@ impl Managers {
     fn sort(&mut self) {
         self.0.sort_by(|a, b| {
             let key = |entry: &Entry| {
-                (entry.kind, entry.time.clone(), entry.manager.clone(), entry.api_version.clone(), entry.subresource.clone())
+                (
+                    entry.kind,
+                    entry.time.clone(),
+                    entry.manager.clone(),
+                    entry.api_version.clone(),
+                    entry.subresource.clone(),
+                )
             };
             key(a).cmp(&key(b))
         });

@@ -18,11 +18,7 @@ mod walk;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{
-    object::Object,
-    schema::SchemaRef,
-    status::ApiError,
-};
+use crate::{object::Object, schema::SchemaRef, status::ApiError};
 use managers::{Entry, Kind, Managers};
 use set::FieldSet;
 

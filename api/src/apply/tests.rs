@@ -24,7 +24,10 @@ fn object(mut value: Value) -> Object {
 /// The fields of a manager.
 fn fields(object: &Object, manager: &str) -> Value {
     let list = object.at(&["metadata", "managedFields"]).and_then(Value::as_array).cloned().unwrap_or_default();
-    list.into_iter().find(|entry| entry["manager"] == manager).map(|entry| entry["fieldsV1"].clone()).unwrap_or_default()
+    list.into_iter()
+        .find(|entry| entry["manager"] == manager)
+        .map(|entry| entry["fieldsV1"].clone())
+        .unwrap_or_default()
 }
 
 fn apply_as(manager: &str, live: Option<&Object>, value: Value) -> Result<Object, ApiError> {
@@ -77,7 +80,10 @@ fn another_managers_field_is_a_conflict_unless_forced() {
         json!([{"reason": "FieldManagerConflict", "message": "conflict with \"mgr\" using apps/v1", "field": ".spec.replicas"}])
     );
     let error = apply_as("me", Some(&live), json!({"spec": {"replicas": 2, "paused": false}})).unwrap_err();
-    assert_eq!(error.message, "Apply failed with 2 conflicts: conflicts with \"mgr\" using apps/v1:\n- .spec.paused\n- .spec.replicas");
+    assert_eq!(
+        error.message,
+        "Apply failed with 2 conflicts: conflicts with \"mgr\" using apps/v1:\n- .spec.paused\n- .spec.replicas"
+    );
     let forced = apply(&operation("me", LATER), Some(&live), &object(json!({"spec": {"replicas": 2}})), true).unwrap();
     assert_eq!(forced.int_at(&["spec", "replicas"]), Some(2));
     assert_eq!(fields(&forced, "me"), json!({"f:spec": {"f:replicas": {}}}));
@@ -100,7 +106,8 @@ fn the_same_value_is_shared() {
 #[test]
 fn list_entries_are_removed_with_what_nobody_owns_in_them() {
     let containers = |list: Value| json!({"spec": {"template": {"spec": {"containers": list}}}});
-    let mut live = apply_as("me", None, containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]))).unwrap();
+    let mut live =
+        apply_as("me", None, containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]))).unwrap();
     // A default, which nobody owns.
     live.0["spec"]["template"]["spec"]["containers"][1]["imagePullPolicy"] = "Always".into();
     let left = apply_as("me", Some(&live), containers(json!([{"name": "a", "image": "3"}]))).unwrap();
@@ -179,7 +186,8 @@ fn wants() -> impl Strategy<Value = Value> {
     let labels = proptest::collection::btree_map("[a-d]", "[xy]", 0..3);
     let containers = proptest::collection::btree_map("[a-d]", "[xy]", 0..3);
     (proptest::option::of(0..3u8), labels, containers).prop_map(|(replicas, labels, containers)| {
-        let list: Vec<Value> = containers.into_iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
+        let list: Vec<Value> =
+            containers.into_iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
         let mut value = json!({"metadata": {"labels": labels}, "spec": {"template": {"spec": {"containers": list}}}});
         if let Some(replicas) = replicas {
             value["spec"]["replicas"] = replicas.into();

@@ -70,7 +70,8 @@ fn owned(value: &Value, schema: Option<SchemaRef<'_>>) -> Node {
     let mut below = FieldSet::default();
     for (element, value, child) in children(value, schema) {
         let mut node = owned(value, child);
-        let is_declared = element::field_name(&element).is_some_and(|name| schema.and_then(|s| s.property(name)).is_some());
+        let is_declared =
+            element::field_name(&element).is_some_and(|name| schema.and_then(|s| s.property(name)).is_some());
         let is_empty_map = value.as_object().is_some_and(Map::is_empty);
         node.is_member |= is_list || is_empty_map || !is_declared;
         below.put(element, node);
@@ -287,5 +288,7 @@ fn check_any(value: &Value, schema: Option<SchemaRef<'_>>, path: &str) -> Result
         return Ok(());
     }
     let all = children(value, schema);
-    all.iter().try_for_each(|(element, value, child)| check_any(value, *child, &format!("{path}{}", element::display(element))))
+    all.iter().try_for_each(|(element, value, child)| {
+        check_any(value, *child, &format!("{path}{}", element::display(element)))
+    })
 }

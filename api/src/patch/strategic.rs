@@ -12,10 +12,7 @@ use super::{
     order::{Places, arrange, identity},
     unprocessable,
 };
-use crate::{
-    schema::SchemaRef,
-    status::ApiError,
-};
+use crate::{schema::SchemaRef, status::ApiError};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -102,9 +99,7 @@ fn merge_value(old: Value, new: Value, schema: Option<SchemaRef<'_>>) -> Result<
         (Value::Object(old), Value::Object(new)) if !strategy.replace => {
             Ok(Value::Object(merge_map(old, new, schema)?))
         }
-        (Value::Array(old), Value::Array(new)) if strategy.merge => {
-            merge_list(old, new, schema).map(Value::Array)
-        }
+        (Value::Array(old), Value::Array(new)) if strategy.merge => merge_list(old, new, schema).map(Value::Array),
         (_, new) => Ok(cleaned(new)),
     }
 }
@@ -256,11 +251,7 @@ fn has_maps(old: &[Value], new: &[Value]) -> Result<Option<bool>, Fault> {
 }
 
 /// Does what entries with `$patch` say, and takes them out.
-fn apply_list_directives(
-    mut old: Vec<Value>,
-    new: Vec<Value>,
-    key: &str,
-) -> Result<(Vec<Value>, Vec<Value>), Fault> {
+fn apply_list_directives(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), Fault> {
     let mut entries = Vec::with_capacity(new.len());
     let mut deleted = HashSet::new();
     let mut replaces = false;

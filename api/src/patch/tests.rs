@@ -81,8 +81,18 @@ fn lists_merge_by_key() {
         json!({"spec": {"containers": [{"name": "z", "image": "9"}, {"$patch": "replace"}]}}),
         json!({"spec": {"containers": [{"name": "z", "image": "9"}]}}),
     );
-    strategic_fails(original.clone(), json!({"spec": {"containers": [{"image": "9"}]}}), 400, "does not contain declared merge key: name");
-    strategic_fails(original, json!({"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}), 400, "merging lists cannot yet");
+    strategic_fails(
+        original.clone(),
+        json!({"spec": {"containers": [{"image": "9"}]}}),
+        400,
+        "does not contain declared merge key: name",
+    );
+    strategic_fails(
+        original,
+        json!({"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}),
+        400,
+        "merging lists cannot yet",
+    );
 }
 
 #[test]
@@ -112,7 +122,12 @@ fn scalars_merge_as_a_set_and_are_deleted_by_directive() {
         json!({"metadata": {"$setElementOrder/finalizers": ["d", "c", "a"], "$deleteFromPrimitiveList/finalizers": ["b"], "finalizers": ["d"]}}),
         json!({"metadata": {"finalizers": ["d", "c", "a"]}}),
     );
-    strategic_fails(original, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}), 400, "invalid patch format of primitive list");
+    strategic_fails(
+        original,
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}),
+        400,
+        "invalid patch format of primitive list",
+    );
 }
 
 #[test]

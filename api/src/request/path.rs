@@ -14,7 +14,8 @@ use crate::{
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
 /// What is escaped in the path handed on to a proxied server, which is already escaped: what no URL may hold.
-const SUBPATH: &AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'?').add(b'#').add(b'`');
+const SUBPATH: &AsciiSet =
+    &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'?').add(b'#').add(b'`');
 
 /// Subresources whose query is their own and not that of an object's verb.
 const OWN_QUERY: [&str; 5] = ["proxy", "log", "exec", "attach", "portforward"];
@@ -42,8 +43,11 @@ impl Request {
         };
         let pairs = query::pairs(query.unwrap_or_default())?;
         let has_own_query = location.subresource.as_deref().is_some_and(|name| OWN_QUERY.contains(&name));
-        let (mut options, is_watch) =
-            if has_own_query { (Options { other: pairs, ..Options::default() }, false) } else { query::options(pairs)? };
+        let (mut options, is_watch) = if has_own_query {
+            (Options { other: pairs, ..Options::default() }, false)
+        } else {
+            query::options(pairs)?
+        };
         let verb = location.verb(method, is_watch)?;
         if verb == Verb::Get && is_watch {
             options.other.push(("watch".to_owned(), "true".to_owned()));
@@ -184,7 +188,8 @@ fn proxy_at(raw: &[&str]) -> Option<usize> {
         _ => return None,
     };
     // resource/name/proxy, in a namespace or not
-    let at = if raw.get(base) == Some(&"namespaces") && raw.get(base + 2) != Some(&"proxy") { base + 4 } else { base + 2 };
+    let at =
+        if raw.get(base) == Some(&"namespaces") && raw.get(base + 2) != Some(&"proxy") { base + 4 } else { base + 2 };
     (raw.get(at) == Some(&"proxy")).then_some(at)
 }
 

@@ -48,10 +48,18 @@ fn paths_lead_where_request_info_says() {
         ("DELETE", "/apis/apps/v1/namespaces/d/deployments", "deletecollection apps/v1/deployments d - - -"),
         ("DELETE", "/api/v1/nodes/n", "delete /v1/nodes - n - -"),
         ("POST", "/api/v1/namespaces/d/pods/x/eviction", "create /v1/pods d x eviction -"),
-        ("GET", "/api/v1/namespaces/d/services/http:s:80/proxy/a%2Fb//c/?limit=x", "get /v1/services d http:s:80 proxy a%2Fb//c/"),
+        (
+            "GET",
+            "/api/v1/namespaces/d/services/http:s:80/proxy/a%2Fb//c/?limit=x",
+            "get /v1/services d http:s:80 proxy a%2Fb//c/",
+        ),
         ("GET", "/api/v1/nodes/n/proxy", "get /v1/nodes - n proxy -"),
         ("GET", "/api/v1/nodes/n/proxy/", "get /v1/nodes - n proxy "),
-        ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "get rbac.authorization.k8s.io/v1/clusterroles - system:node - -"),
+        (
+            "GET",
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+            "get rbac.authorization.k8s.io/v1/clusterroles - system:node - -",
+        ),
         ("GET", "/api/v1", "path"),
         ("GET", "/apis/apps/v1/", "path"),
         ("GET", "/healthz/ping", "path"),
@@ -110,8 +118,8 @@ fn options() -> impl Strategy<Value = Options> {
     let first = (text(), text(), proptest::option::of(0..i64::MAX.unsigned_abs()), text(), flag(), flag());
     let second = (any::<bool>(), flag(), proptest::collection::vec(".{0,5}", 0..3), proptest::option::of(any::<i64>()));
     let other = proptest::collection::vec(("x.{0,5}", ".{0,8}"), 0..3);
-    (first, second, other).prop_map(|((labels, token, limit, manager, initial, force), (bookmarks, orphan, dry_run, grace), other)| {
-        Options {
+    (first, second, other).prop_map(
+        |((labels, token, limit, manager, initial, force), (bookmarks, orphan, dry_run, grace), other)| Options {
             label_selector: labels,
             continue_token: token,
             limit,
@@ -127,36 +135,45 @@ fn options() -> impl Strategy<Value = Options> {
             grace_period_seconds: grace,
             other,
             ..Options::default()
-        }
-    })
+        },
+    )
 }
 
 /// Requests as a client can make them; names are any text that a path can carry.
 fn requests() -> impl Strategy<Value = Request> {
     let segment = || "[^/\0]{1,12}".prop_filter("no dots", |text| !matches!(text.as_str(), "." | ".."));
     let verbs = proptest::sample::select(vec![
-        Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Watch,
+        Verb::Create,
+        Verb::Update,
+        Verb::Patch,
+        Verb::Delete,
+        Verb::DeleteCollection,
     ]);
     let group = "(|[a-z]{1,8}\\.k8s\\.io)";
     let parts = (group, "v[0-9]", "[a-z]{3,10}s", proptest::option::of("[a-z]{1,8}"), segment());
     let sub = proptest::option::of(proptest::sample::select(vec!["status", "scale", "proxy", "exec"]));
-    (verbs, parts, sub, "[a-z/%25]{0,8}", options()).prop_map(|(verb, (group, version, resource, ns, name), sub, subpath, options)| {
-        let gvr = GroupVersionResource::new(&group, &version, &resource);
-        let mut request = Request::new(verb, gvr, ns.as_deref().unwrap_or_default(), "");
-        let own_query = sub.is_some_and(|sub| matches!(sub, "proxy" | "exec"));
-        match verb {
-            Verb::List | Verb::Watch | Verb::DeleteCollection => request.options = options,
-            Verb::Create if sub.is_none() => request.options = options,
-            _ => {
-                request.name = Some(name);
-                request.subresource = sub.map(str::to_owned);
-                request.subpath = (sub == Some("proxy")).then_some(subpath);
-                let own = Options { other: options.other.clone(), ..Options::default() };
-                request.options = if own_query { own } else { options };
+    (verbs, parts, sub, "[a-z/%25]{0,8}", options()).prop_map(
+        |(verb, (group, version, resource, ns, name), sub, subpath, options)| {
+            let gvr = GroupVersionResource::new(&group, &version, &resource);
+            let mut request = Request::new(verb, gvr, ns.as_deref().unwrap_or_default(), "");
+            let own_query = sub.is_some_and(|sub| matches!(sub, "proxy" | "exec"));
+            match verb {
+                Verb::List | Verb::Watch | Verb::DeleteCollection => request.options = options,
+                Verb::Create if sub.is_none() => request.options = options,
+                _ => {
+                    request.name = Some(name);
+                    request.subresource = sub.map(str::to_owned);
+                    request.subpath = (sub == Some("proxy")).then_some(subpath);
+                    let own = Options { other: options.other.clone(), ..Options::default() };
+                    request.options = if own_query { own } else { options };
+                }
             }
-        }
-        request
-    })
+            request
+        },
+    )
 }
 
 proptest! {

@@ -39,8 +39,8 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut terms = Vec::new();
         for part in split_terms(text).into_iter().filter(|part| !part.is_empty()) {
-            let (field, is_equal, value) = split_term(part)
-                .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
+            let (field, is_equal, value) =
+                split_term(part).ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
             terms.push(Term { field: field.to_owned(), is_equal, value: unescape(value)? });
         }
         Ok(Self { terms })
@@ -48,7 +48,8 @@ impl FieldSelector {
 
     /// Fails where a field is not among those that the kind can be selected by.
     pub fn check(&self, selectable: &[&'static str]) -> Result<(), String> {
-        let is_known = |term: &&Term| COMMON.contains(&term.field.as_str()) || selectable.contains(&term.field.as_str());
+        let is_known =
+            |term: &&Term| COMMON.contains(&term.field.as_str()) || selectable.contains(&term.field.as_str());
         let Some(unknown) = self.terms.iter().find(|term| !is_known(term)) else { return Ok(()) };
         let field = &unknown.field;
         if selectable.is_empty() {

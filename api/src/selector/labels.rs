@@ -88,7 +88,11 @@ impl Requirement {
         for (index, value) in values.iter().enumerate() {
             let problems = rules::value_problems(value);
             if !problems.is_empty() {
-                errors.push(FieldError::invalid(format!("values[{index}][{key}]"), value.as_str(), problems.join("; ")));
+                errors.push(FieldError::invalid(
+                    format!("values[{index}][{key}]"),
+                    value.as_str(),
+                    problems.join("; "),
+                ));
             }
         }
         match errors.as_slice() {

@@ -63,14 +63,24 @@ fn label_selector_errors_are_worded_as_by_kubernetes() {
         ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
         ("a=b c", "found 'c', expected: ',' or 'end of string'"),
         ("a in b", "unable to parse requirement: found 'b' expected: '('"),
-        ("a>x", "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer"),
+        (
+            "a>x",
+            "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer",
+        ),
     ] {
         assert_eq!(LabelSelector::parse(text).unwrap_err(), expected, "{text}");
     }
     let bad_key = LabelSelector::parse("-a=b").unwrap_err();
-    assert!(bad_key.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist of"), "{bad_key}");
+    assert!(
+        bad_key.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist of"),
+        "{bad_key}"
+    );
     let bad_value = LabelSelector::parse("a=-b").unwrap_err();
-    assert!(bad_value.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be"), "{bad_value}");
+    assert!(
+        bad_value
+            .starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be"),
+        "{bad_value}"
+    );
 }
 
 #[test]

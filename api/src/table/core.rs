@@ -228,11 +228,11 @@ fn quota(row: &Row<'_>) -> Vec<Value> {
     let hard = row.at("status/hard").and_then(Value::as_object);
     let mut names: Vec<&String> = hard.into_iter().flat_map(|map| map.keys()).collect();
     names.sort();
-    let amount = |map: &str, name: &str| {
-        row.at(map).and_then(|map| map.get(name)).map_or_else(|| "0".to_owned(), quantity)
-    };
+    let amount =
+        |map: &str, name: &str| row.at(map).and_then(|map| map.get(name)).map_or_else(|| "0".to_owned(), quantity);
     let show = |name: &&String| format!("{name}: {}/{}", amount("status/used", name), amount("status/hard", name));
-    let (limits, requests): (Vec<&String>, Vec<&String>) = names.into_iter().partition(|name| name.starts_with("limits"));
+    let (limits, requests): (Vec<&String>, Vec<&String>) =
+        names.into_iter().partition(|name| name.starts_with("limits"));
     let join = |names: &[&String]| names.iter().map(show).collect::<Vec<_>>().join(", ");
     vec![row.name(), join(&requests).into(), join(&limits).into(), row.age().into()]
 }

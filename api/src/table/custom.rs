@@ -61,7 +61,11 @@ enum Step<'p> {
     Index(i64),
     All,
     /// Entries of which a field equals (or does not equal) a value.
-    Filter { field: &'p str, is_equal: bool, value: &'p str },
+    Filter {
+        field: &'p str,
+        is_equal: bool,
+        value: &'p str,
+    },
 }
 
 fn step(rest: &str) -> Option<(Step<'_>, &str)> {
@@ -116,7 +120,8 @@ impl Step<'_> {
                 at.and_then(|at| list.get(at)).into_iter().collect()
             }
             (Self::Filter { field, is_equal, value }, Value::Array(list)) => {
-                let has = |entry: &&Value| entry.get(*field).is_some_and(|found| (scalar(found) == *value) == *is_equal);
+                let has =
+                    |entry: &&Value| entry.get(*field).is_some_and(|found| (scalar(found) == *value) == *is_equal);
                 list.iter().filter(has).collect()
             }
             _ => Vec::new(),

@@ -129,10 +129,7 @@ pub fn partial_metadata(object: &Object) -> Object {
 }
 
 /// The `PartialObjectMetadataList` of some objects; `metadata` is that of the list.
-pub fn partial_metadata_list<'a>(
-    items: impl IntoIterator<Item = &'a Object>,
-    metadata: &Map<String, Value>,
-) -> Value {
+pub fn partial_metadata_list<'a>(items: impl IntoIterator<Item = &'a Object>, metadata: &Map<String, Value>) -> Value {
     let items: Vec<Value> = items.into_iter().map(|object| Value::Object(partial_metadata(object).0)).collect();
     json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
 }
@@ -155,7 +152,11 @@ fn printer(def: &ResourceDef) -> Option<Printer> {
         "networking.k8s.io" | "discovery.k8s.io" => network::printer(resource),
         "events.k8s.io" => (resource == "events").then_some(core::event as Printer),
         "storage.k8s.io" | "resource.k8s.io" => storage::printer(resource),
-        "policy" | "rbac.authorization.k8s.io" | "certificates.k8s.io" | "coordination.k8s.io" | "node.k8s.io"
+        "policy"
+        | "rbac.authorization.k8s.io"
+        | "certificates.k8s.io"
+        | "coordination.k8s.io"
+        | "node.k8s.io"
         | "scheduling.k8s.io" => policy::printer(resource),
         "admissionregistration.k8s.io" | "apiregistration.k8s.io" | "flowcontrol.apiserver.k8s.io" => {
             extend::printer(resource)

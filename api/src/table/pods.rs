@@ -21,7 +21,9 @@ pub(super) fn pod(row: &Row<'_>) -> Vec<Value> {
     let summary = Summary::of(row);
     let total = row.count("spec/containers") + i64::try_from(sidecars(row).count()).unwrap_or_default();
     let restarts = match summary.last_restart {
-        Some(time) if summary.restarts != 0 => format!("{} ({} ago)", summary.restarts, row.since(Some(&time.to_string()))),
+        Some(time) if summary.restarts != 0 => {
+            format!("{} ({} ago)", summary.restarts, row.since(Some(&time.to_string())))
+        }
         _ => summary.restarts.to_string(),
     };
     let ip = row.list("status/podIPs").first().map_or("", |ip| field(ip, "ip"));

@@ -46,7 +46,8 @@ fn marked_name(row: &Row<'_>, annotations: &[&str]) -> Value {
 }
 
 fn storage_class(row: &Row<'_>) -> Vec<Value> {
-    let annotations = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    let annotations =
+        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
     vec![
         marked_name(row, &annotations),
         row.text("provisioner").into(),

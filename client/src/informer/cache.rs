@@ -259,5 +259,4 @@ mod tests {
         assert_eq!(cache.list_in("x").len(), 4);
         assert!(cache.indexed("uid", "c").is_empty() && cache.indexed("uid", "d").len() == 1);
     }
-
 }

@@ -68,12 +68,15 @@ impl<S: Sink> Reflector<S> {
             match step {
                 Ok(()) => {}
                 Err(error) if is_expired(&error) => {
-                    tracing::debug!(resource = self.list.resource.resource, "the watch's revision is gone, listing again");
+                    tracing::debug!(
+                        resource = self.list.resource.resource,
+                        "the watch's revision is gone, listing again"
+                    );
                     position = None;
                     tokio::time::sleep(backoff.next(random())).await;
                 }
                 Err(error) => {
-                    tracing::debug!(resource = self.list.resource.resource, %error, "list or watch failed, trying again");
+                    tracing::warn!(resource = self.list.resource.resource, %error, "list or watch failed, trying again");
                     tokio::time::sleep(backoff.next(random())).await;
                 }
             }

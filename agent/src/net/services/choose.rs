@@ -1,6 +1,10 @@
 //! Which endpoint a client gets: in turn, or the one that it had before.
 
-use std::{collections::BTreeMap, net::{IpAddr, SocketAddr}, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use super::plan::Backend;
 

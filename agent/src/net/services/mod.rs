@@ -23,7 +23,10 @@ use std::{
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use parking_lot::Mutex;
 use skiff_client::{EventRecorder, EventType, Informer};
-use tokio::{net::{TcpListener, UdpSocket}, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::Semaphore,
+};
 use tokio_util::sync::CancellationToken;
 
 use choose::Chooser;

@@ -67,11 +67,8 @@ pub fn plan(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> BTreeMa
             if endpoints.is_empty() {
                 continue;
             }
-            let backend = Backend {
-                service: (namespace.to_owned(), name.to_owned()),
-                endpoints,
-                affinity: affinity(spec),
-            };
+            let backend =
+                Backend { service: (namespace.to_owned(), name.to_owned()), endpoints, affinity: affinity(spec) };
             wanted.extend(frontends(spec, port).into_iter().map(|frontend| (frontend, backend.clone())));
         }
     }
@@ -116,7 +113,8 @@ fn endpoints(port: &ServicePort, slices: &[&EndpointSlice]) -> Vec<SocketAddr> {
         });
         let Some(number) = named.and_then(|named| u16::try_from(named.port?).ok()) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
-            let addresses = endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).map(|ip| SocketAddr::new(ip, number));
+            let addresses =
+                endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).map(|ip| SocketAddr::new(ip, number));
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             if conditions.ready.unwrap_or(true) {
                 ready.extend(addresses);
@@ -162,7 +160,9 @@ mod tests {
 
     #[test]
     fn endpoints_that_end_serve_where_no_other_does_and_none_means_no_listener() {
-        let ending = slice(json!([{"addresses": ["127.64.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}}]));
+        let ending = slice(
+            json!([{"addresses": ["127.64.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}}]),
+        );
         assert_eq!(plan(&[service(json!({}))], &[ending]).len(), 1);
         let unready = slice(json!([{"addresses": ["127.64.0.3"], "conditions": {"ready": false, "serving": false}}]));
         assert!(plan(&[service(json!({}))], &[unready]).is_empty());

@@ -1,6 +1,11 @@
 //! Moves the bytes of TCP connections; each direction ends on its own.
 
-use std::{io, net::SocketAddr, sync::Arc, time::{Duration, Instant}};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::copy_bidirectional_with_sizes,
@@ -21,7 +26,12 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Accepts until cancelled. Connections that were accepted live on.
-pub(super) async fn serve(listener: TcpListener, shared: Shared, connections: Arc<Semaphore>, cancel: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    shared: Shared,
+    connections: Arc<Semaphore>,
+    cancel: CancellationToken,
+) {
     loop {
         let permit = tokio::select! {
             () = cancel.cancelled() => return,

@@ -1,6 +1,11 @@
 //! Moves UDP datagrams: a socket to an endpoint for each client, forgotten when it falls silent.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +47,12 @@ pub(super) async fn serve(socket: UdpSocket, shared: Shared, cancel: Cancellatio
     }
 }
 
-async fn open(client: SocketAddr, socket: &Arc<UdpSocket>, shared: &Shared, cancel: &CancellationToken) -> Option<Arc<UdpSocket>> {
+async fn open(
+    client: SocketAddr,
+    socket: &Arc<UdpSocket>,
+    shared: &Shared,
+    cancel: &CancellationToken,
+) -> Option<Arc<UdpSocket>> {
     let endpoint = shared.lock().choose(client.ip(), Instant::now())?;
     let any = if endpoint.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let upstream = Arc::new(UdpSocket::bind(any).await.ok()?);

@@ -9,8 +9,14 @@ use crate::pods::{
 };
 
 fn in_sandbox() -> ObservedPod {
-    let sandbox = Sandbox { id: "s0".into(), ready: true, ips: vec!["127.64.0.2".parse().unwrap()], ..Sandbox::default() };
-    ObservedPod { sandboxes: vec![sandbox], volumes: VolumeState::Ready, runtime_name: "skiff".into(), ..ObservedPod::default() }
+    let sandbox =
+        Sandbox { id: "s0".into(), ready: true, ips: vec!["127.64.0.2".parse().unwrap()], ..Sandbox::default() };
+    ObservedPod {
+        sandboxes: vec![sandbox],
+        volumes: VolumeState::Ready,
+        runtime_name: "skiff".into(),
+        ..ObservedPod::default()
+    }
 }
 
 fn seen(state: RunState, exit_code: i32, attempt: u32) -> Seen {
@@ -33,7 +39,8 @@ fn volumes_then_sandbox_then_image_then_container() {
     let mut observed = in_sandbox();
     assert_eq!(decide(&pod, &observed, at(0)), [Action::EnsureImage { container: "a".into() }]);
     observed.memory.insert("a".into(), present());
-    let start = Action::StartContainer { container: "a".into(), attempt: 0, sandbox_id: "s0".into(), image_ref: "i".into() };
+    let start =
+        Action::StartContainer { container: "a".into(), attempt: 0, sandbox_id: "s0".into(), image_ref: "i".into() };
     assert_eq!(decide(&pod, &observed, at(0)), [start]);
 }
 
@@ -79,7 +86,9 @@ fn a_sidecar_starts_before_and_ends_after_the_others() {
     observed.containers.insert("i".into(), vec![seen(RunState::Exited, 0, 0)]);
     assert_eq!(started(&observed), "a");
     observed.containers.insert("a".into(), vec![seen(RunState::Exited, 3, 0)]);
-    assert!(matches!(&decide(&pod, &observed, at(0))[..], [Action::StopContainer { container, .. }] if container == "s"));
+    assert!(
+        matches!(&decide(&pod, &observed, at(0))[..], [Action::StopContainer { container, .. }] if container == "s")
+    );
     observed.containers.insert("s".into(), vec![seen(RunState::Exited, 0, 0)]);
     assert_eq!(decide(&pod, &observed, at(0)), [Action::StopSandbox { id: "s0".into() }]);
     assert_eq!(status(&pod, &observed, at(0)).phase.as_deref(), Some("Failed"));
@@ -95,7 +104,10 @@ fn phases_and_conditions_follow_the_containers() {
     };
     let mut observed = in_sandbox();
     assert_eq!(status(&never, &observed, at(0)).phase.as_deref(), Some("Pending"));
-    assert_eq!(condition(&observed, "Ready"), ("False".into(), "ContainersNotReady".into(), "containers with unready status: [a]".into()));
+    assert_eq!(
+        condition(&observed, "Ready"),
+        ("False".into(), "ContainersNotReady".into(), "containers with unready status: [a]".into())
+    );
     observed.containers.insert("a".into(), vec![seen(RunState::Running, 0, 0)]);
     observed.memory.insert("a".into(), ContainerMemory { started: true, ready: true, ..present() });
     assert_eq!(status(&never, &observed, at(0)).phase.as_deref(), Some("Running"));

@@ -7,7 +7,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use skiff_api::{request::{Request, Verb}, status::ApiError, wire::Entry};
+use skiff_api::{
+    request::{Request, Verb},
+    status::ApiError,
+    wire::Entry,
+};
 use skiff_client::{Client, EventRecorder, Informers, List, Transport, WatchEvent, WatchStream};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -16,7 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     context::Context,
     pods::manager,
-    runtime::{Cri, fake::{Fault, FakeCri}, router::Runtimes},
+    runtime::{
+        Cri,
+        fake::{FakeCri, Fault},
+        router::Runtimes,
+    },
 };
 
 /// How many calls of a pod's life are made to go wrong, one after the other.
@@ -57,7 +65,10 @@ impl OnePod {
 
     fn text(&self, path: &str) -> String {
         let pod = self.pod.lock();
-        pod.as_ref().and_then(|pod| pod.pointer(path)).map(|v| v.as_str().map_or(v.to_string(), str::to_owned)).unwrap_or_default()
+        pod.as_ref()
+            .and_then(|pod| pod.pointer(path))
+            .map(|v| v.as_str().map_or(v.to_string(), str::to_owned))
+            .unwrap_or_default()
     }
 }
 
@@ -157,7 +168,10 @@ async fn a_pod_runs_restarts_and_goes() {
     assert_eq!(node.api.text("/status/podIP"), "127.64.0.2");
     assert!(node.api.text("/status/containerStatuses/0/containerID").starts_with("fake://c"));
     node.cri.exit("a", 2);
-    until("restarted", || node.api.text("/status/containerStatuses/0/restartCount") == "1" && node.api.text(READY) == "true").await;
+    until("restarted", || {
+        node.api.text("/status/containerStatuses/0/restartCount") == "1" && node.api.text(READY) == "true"
+    })
+    .await;
     assert_eq!(node.api.text("/status/containerStatuses/0/lastState/terminated/exitCode"), "2");
     delete(&node.api);
     until("gone", || node.api.pod.lock().is_none()).await;

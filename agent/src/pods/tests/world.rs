@@ -76,7 +76,10 @@ impl World {
         for before in self.pod.all_containers().take_while(|container| container.name != name) {
             let is_init = self.pod.init_containers().iter().any(|init| init.name == before.name);
             if is_init && !is_sidecar(before) {
-                let done = self.observed.current(&before.name).is_some_and(|s| s.state == RunState::Exited && s.exit_code == 0);
+                let done = self
+                    .observed
+                    .current(&before.name)
+                    .is_some_and(|s| s.state == RunState::Exited && s.exit_code == 0);
                 assert!(done, "{name} started before {} was through", before.name);
             }
         }
@@ -130,8 +133,20 @@ impl World {
                 self.observed.containers.values_mut().for_each(|all| all.retain(|seen| seen.sandbox_id != *id));
             }
             Action::StartContainer { container, attempt, sandbox_id, .. } => {
-                let state = if self.observed.sandboxes.iter().any(|s| s.id == *sandbox_id && s.ready) { RunState::Running } else { RunState::Exited };
-                let seen = Seen { id, sandbox_id: sandbox_id.clone(), attempt: *attempt, state, exit_code: 137, finished_at: Some(now), ..Seen::default() };
+                let state = if self.observed.sandboxes.iter().any(|s| s.id == *sandbox_id && s.ready) {
+                    RunState::Running
+                } else {
+                    RunState::Exited
+                };
+                let seen = Seen {
+                    id,
+                    sandbox_id: sandbox_id.clone(),
+                    attempt: *attempt,
+                    state,
+                    exit_code: 137,
+                    finished_at: Some(now),
+                    ..Seen::default()
+                };
                 self.observed.containers.entry(container.clone()).or_default().push(seen);
             }
             Action::StopContainer { id, .. } => self.end(|seen| seen.id == *id, 137),
@@ -168,7 +183,8 @@ impl World {
             Event::Probes => self.observed.memory.values_mut().for_each(|memory| memory.started = true),
             Event::Delete => {
                 let mut pod = (*self.pod.pod).clone();
-                pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now()));
+                pod.metadata.deletion_timestamp =
+                    Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now()));
                 pod.metadata.deletion_grace_period_seconds = Some(30);
                 self.pod.pod = Arc::new(pod);
             }

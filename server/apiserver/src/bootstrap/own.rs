@@ -20,7 +20,14 @@ fn seed(group: &str, version: &str, resource: &str, object: Value, kept: &'stati
 
 /// Every object that depends on how the cluster is set up.
 pub(super) fn seeds(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
-    let mut seeds = vec![service_cidr(config, now), service(config), endpoints(config), endpoint_slice(config), wasm()];
+    let mut seeds = vec![
+        service_cidr(config, now),
+        service(config),
+        endpoints(config),
+        endpoint_slice(config),
+        wasm(),
+        node_proxier(),
+    ];
     seeds.extend(config_maps(config, now));
     seeds
 }
@@ -82,6 +89,17 @@ fn endpoint_slice(config: &RegistryConfig) -> Seed {
 /// The RuntimeClass of Wasm pods.
 fn wasm() -> Seed {
     seed("node.k8s.io", "v1", "runtimeclasses", json!({"metadata": {"name": WASM}, "handler": WASM}), &[])
+}
+
+/// Each node proxies Services itself, so nodes have the role that Kubernetes gives to kube-proxy.
+fn node_proxier() -> Seed {
+    let group = "rbac.authorization.k8s.io";
+    let object = json!({
+        "metadata": {"name": "skiff:node-proxier"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:node-proxier"},
+        "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}],
+    });
+    seed(group, "v1", "clusterrolebindings", object, &[])
 }
 
 /// What extension API servers need to know, and since when tokens are tracked.

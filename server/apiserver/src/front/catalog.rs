@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha512};
 use skiff_api::{
     discovery,
     kinds::{Kinds, ResourceDef},
+    openapi,
     request::GroupVersionResource,
 };
 
@@ -80,6 +81,22 @@ impl KindsCatalog {
             _ => None,
         }
     }
+
+    /// An OpenAPI document. Large and seldom asked for (clients keep them by their hash): made for each request.
+    fn openapi(&self, segments: &[&str]) -> Option<Document> {
+        let kinds = self.kinds;
+        let of_version = |group: &str, version: &str| {
+            let body = openapi::v3_document(kinds, group, version)?;
+            Some(Document { body: body.into(), digest: openapi::v3_builtin_hash(group, version).into() })
+        };
+        match segments {
+            ["v2"] => Some(Document::new(openapi::v2_document(kinds))),
+            ["v3"] => Some(Document::new(openapi::v3_index(kinds, []))),
+            ["v3", "api", version] => of_version("", version),
+            ["v3", "apis", group, version] if !group.is_empty() => of_version(group, version),
+            _ => None,
+        }
+    }
 }
 
 impl Catalog for KindsCatalog {
@@ -88,6 +105,9 @@ impl Catalog for KindsCatalog {
     }
 
     fn document(&self, path: &str, form: DocumentForm) -> Option<Document> {
+        if let Some(rest) = path.strip_prefix("/openapi/") {
+            return self.openapi(&rest.split('/').collect::<Vec<_>>());
+        }
         let key = (path.to_owned(), form);
         if let Some(document) = self.made.read().get(&key) {
             return Some(document.clone());

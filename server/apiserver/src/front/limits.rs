@@ -58,3 +58,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_NODE_ERROR_BYTES: usize = 50_000;
 /// Values of impersonation headers in one request.
 pub const MAX_IMPERSONATED_VALUES: usize = 256;
+
+/// The longest name of a field manager (`metav1/validation`), also where it is taken from the `User-Agent`.
+pub const MAX_MANAGER_CHARS: usize = 128;

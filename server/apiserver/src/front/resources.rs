@@ -18,7 +18,7 @@ use super::{
     answer::{self, Context},
     body::{self, Body},
     connect,
-    limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT, SMALL_BODY_BYTES},
+    limits::{MAX_BODY_BYTES, MAX_MANAGER_CHARS, REQUEST_TIMEOUT, SMALL_BODY_BYTES},
     metrics::{Label, Running},
     negotiate::{RESOURCE_OFFER, WATCH_OFFER, negotiate},
     respond::{Reply, add_warnings, reply},
@@ -48,6 +48,16 @@ pub async fn answer(
     tokio::time::timeout(REQUEST_TIMEOUT, answering).await.map_err(|_| timed_out())?
 }
 
+/// Who a write without a `fieldManager` is by: the program, as its User-Agent begins (Kubernetes' `managerOrUserAgent`).
+/// An apply must say it itself.
+fn name_manager(request: &mut Request, headers: &HeaderMap) {
+    if request.options.field_manager.is_none() && request.content_type != ContentType::ApplyPatch {
+        let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let program = agent.and_then(|agent| agent.split('/').next()).filter(|program| !program.is_empty());
+        request.options.field_manager = program.map(|program| program.chars().take(MAX_MANAGER_CHARS).collect());
+    }
+}
+
 async fn once(
     front: &Front,
     user: &Arc<UserInfo>,
@@ -66,6 +76,7 @@ async fn once(
     let _room = room(front, user, &request, &body).await?;
     request.body = body::read(body).await?;
     request.content_type = content_type(headers, &request)?;
+    name_manager(&mut request, headers);
     let answered = front.dispatch.dispatch(user, request).await?;
     answer::encode(answered, &context)
 }
