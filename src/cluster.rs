@@ -191,12 +191,7 @@ impl Cluster {
         server.write_kubeconfig(&kubeconfig).with_context(|| format!("writing {}", kubeconfig.display()))?;
         let node = match runtime {
             Some(runtime) => {
-                let node_ip = args.node_ip.unwrap_or(defaults.node_ip);
-                let port = args.kubelet_port.unwrap_or(defaults.kubelet_port);
-                Some(
-                    start_node(args, &defaults, node_ip, port, &data_dir, &server, runtime, cancel.child_token())
-                        .await?,
-                )
+                Some(start_node(args, &defaults, &data_dir, &server, runtime, cancel.child_token()).await?)
             }
             None => None,
         };
