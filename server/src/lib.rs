@@ -161,7 +161,7 @@ impl Server {
                 tracing::error!(%error, "the API server no longer listens");
             }
         });
-        let admin = Client::new(api.local(components::administrator()));
+        let admin = Client::new(api.local(components::administrator(), "skiff"));
         components::start(&api, &config, &pki, &tasks, &cancel);
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
         Ok(Self { pki, identities, url, admin, store, cacher, tasks, cancel })
