@@ -17,6 +17,7 @@
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
 //! - [`request`]: what a request asks for, parsed from and printed as a URL.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
+//! - [`protobuf`]: objects as `application/vnd.kubernetes.protobuf`.
 //! - [`quantity`]: amounts of resources.
 //! - [`status`]: errors as Kubernetes words them.
 //! - [`selector`]: label and field selectors.
@@ -35,6 +36,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod request;
 pub mod scale;

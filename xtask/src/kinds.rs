@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use crate::{prose, text};
+use crate::{prose, protobuf, text};
 
 /// What `cargo xtask-kinds` is told.
 #[derive(clap::Args)]
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     write("kinds.json", text::pretty(&kinds).as_bytes())?;
     write("schemas.json.gz", &text::gzip(schemas.to_string().as_bytes())?)?;
     write("descriptions.json.gz", &text::gzip(prose::descriptions(&schemas).to_string().as_bytes())?)?;
+    write("protobuf.txt", protobuf::table(&read("protobuf.json")?, &schemas)?.as_bytes())?;
     write("rbac.json", text::pretty(&read("rbac.json")?).as_bytes())?;
     write("bootstrap.json", text::pretty(&without_times(read("bootstrap.json")?)).as_bytes())?;
     write("paths.json", text::pretty(&read("paths.json")?).as_bytes())

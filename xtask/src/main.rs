@@ -7,6 +7,8 @@ mod examples;
 mod kinds;
 #[cfg(feature = "kinds")]
 mod prose;
+#[cfg(feature = "kinds")]
+mod protobuf;
 mod test;
 #[cfg(feature = "kinds")]
 mod text;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use skiff_api::{kinds::ResourceDef, request::Request, status::ApiError, table::IncludeObject, wire::Entry};
+use skiff_api::{kinds::ResourceDef, protobuf, request::Request, status::ApiError, table::IncludeObject, wire::Entry};
 use skiff_client::List;
 
 use super::{
@@ -100,6 +100,9 @@ fn metadata(revision: &str, continue_token: Option<&str>, remaining: Option<usiz
 fn list_reply(list: &List, remaining: Option<usize>, context: &Context) -> Result<Reply, ApiError> {
     let metadata = metadata(&list.resource_version.to_string(), list.continue_token.as_deref(), remaining);
     let jsons = list.entries.iter().map(|entry| &entry.json);
+    if context.form.encoding == Encoding::Protobuf {
+        return protobuf_list(list, &metadata, context);
+    }
     let items = match context.form.shape {
         Shape::Whole => {
             let (kind, version) = (context.kind(), &context.api_version);
@@ -124,6 +127,21 @@ fn list_reply(list: &List, remaining: Option<usize>, context: &Context) -> Resul
         return Ok(compressed(reply(200, Encoding::Json.media_type(), Body::Items(items)), context.form));
     }
     json_in_form(200, items.to_bytes(), context.form)
+}
+
+/// A list as protobuf. Its items are encoded one by one and go out in pieces: their lengths must be known before the
+/// first byte, but not their bytes in one.
+fn protobuf_list(list: &List, metadata: &str, context: &Context) -> Result<Reply, ApiError> {
+    let jsons = list.entries.iter().map(|entry| &*entry.json);
+    let parts = match context.form.shape {
+        Shape::Partial { .. } => {
+            protobuf::list(context.meta_version(), "PartialObjectMetadataList", metadata.as_bytes(), jsons)
+        }
+        _ => protobuf::list(&context.api_version, &format!("{}List", context.kind()), metadata.as_bytes(), jsons),
+    };
+    let protobuf::ListParts { head, items, tail } = parts.map_err(ApiError::internal)?;
+    let body = Body::Items(Items::end_to_end(head, items, tail));
+    Ok(compressed(reply(200, protobuf::MEDIA_TYPE, body), context.form))
 }
 
 /// The part of an object that its partial form keeps, as it stands.

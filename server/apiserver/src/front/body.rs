@@ -84,25 +84,34 @@ impl HttpBody for Body {
     }
 }
 
-/// Encoded items, joined by commas between a head and a tail. Small ones are put together into chunks as they are
+/// Encoded items, joined by commas or put end to end, between a head and a tail. Small ones are put together into chunks as they are
 /// asked for, so that a list is in memory only once: in the cache.
 pub struct Items {
     head: Bytes,
     items: VecDeque<Bytes>,
     tail: &'static [u8],
-    /// What comes before the next item: nothing before the first, then a comma.
+    /// What comes before the next item: nothing before the first, then what is between items.
     separator: &'static [u8],
+    /// What is between items.
+    between: &'static [u8],
     len_bytes: u64,
 }
 
 impl Items {
-    /// The items between `head` and `tail`.
+    /// The items between `head` and `tail`, joined by commas.
     pub fn new(head: impl Into<Bytes>, items: impl IntoIterator<Item = Bytes>, tail: &'static [u8]) -> Self {
-        let head = head.into();
-        let items: VecDeque<Bytes> = items.into_iter().collect();
-        let commas = items.len().saturating_sub(1);
-        let len = head.len() + tail.len() + commas + items.iter().map(Bytes::len).sum::<usize>();
-        Self { head, items, tail, separator: b"", len_bytes: len as u64 }
+        Self::joined(head.into(), items.into_iter().collect(), tail, b",")
+    }
+
+    /// The items between `head` and `tail` with nothing in between.
+    pub fn end_to_end(head: Vec<u8>, items: Vec<Bytes>, tail: &'static [u8]) -> Self {
+        Self::joined(head.into(), items.into(), tail, b"")
+    }
+
+    fn joined(head: Bytes, items: VecDeque<Bytes>, tail: &'static [u8], between: &'static [u8]) -> Self {
+        let separators = items.len().saturating_sub(1) * between.len();
+        let len = head.len() + tail.len() + separators + items.iter().map(Bytes::len).sum::<usize>();
+        Self { head, items, tail, separator: b"", between, len_bytes: len as u64 }
     }
 
     /// All of it at once.
@@ -111,7 +120,7 @@ impl Items {
         bytes.extend_from_slice(&self.head);
         for (at, item) in self.items.iter().enumerate() {
             if at > 0 {
-                bytes.push(b',');
+                bytes.extend_from_slice(self.between);
             }
             bytes.extend_from_slice(item);
         }
@@ -133,7 +142,7 @@ impl Items {
             }
             chunk.extend_from_slice(self.separator);
             chunk.extend_from_slice(item);
-            self.separator = b",";
+            self.separator = self.between;
             self.items.pop_front();
         }
         if self.items.is_empty() {

@@ -66,14 +66,37 @@ pub struct Offer<'a> {
     pub encodings: &'a [Encoding],
     /// Whether `as=Table` and `as=PartialObjectMetadata` are there.
     pub shapes: bool,
+    /// Whether the objects themselves have a form in protobuf; their partial form always has, a table never.
+    pub whole_protobuf: bool,
 }
 
 /// What resources are answered in.
-pub const RESOURCE_OFFER: Offer<'static> = Offer { encodings: &[Encoding::Json, Encoding::Yaml], shapes: true };
+pub const RESOURCE_OFFER: Offer<'static> =
+    Offer { encodings: &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf], shapes: true, whole_protobuf: true };
 /// What watches are answered in.
-pub const WATCH_OFFER: Offer<'static> = Offer { encodings: &[Encoding::Json], shapes: true };
-/// What errors and documents are answered in.
-pub const PLAIN_OFFER: Offer<'static> = Offer { encodings: &[Encoding::Json, Encoding::Yaml], shapes: false };
+pub const WATCH_OFFER: Offer<'static> =
+    Offer { encodings: &[Encoding::Json, Encoding::Protobuf], shapes: true, whole_protobuf: true };
+/// What documents are answered in.
+pub const PLAIN_OFFER: Offer<'static> =
+    Offer { encodings: &[Encoding::Json, Encoding::Yaml], shapes: false, whole_protobuf: false };
+/// What errors are answered in.
+pub const ERROR_OFFER: Offer<'static> =
+    Offer { encodings: &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf], shapes: false, whole_protobuf: true };
+
+impl Offer<'_> {
+    /// The same for objects of which it is known whether they have a form in protobuf.
+    pub fn whole_protobuf(self, whole_protobuf: bool) -> Self {
+        Self { whole_protobuf, ..self }
+    }
+
+    fn has(self, encoding: Encoding, shape: Shape) -> bool {
+        match (encoding, shape) {
+            (Encoding::Protobuf, Shape::Whole) => self.whole_protobuf,
+            (Encoding::Protobuf, Shape::Table { .. }) => false,
+            _ => true,
+        }
+    }
+}
 
 /// One entry of an `Accept` header.
 #[derive(Debug)]
@@ -178,7 +201,7 @@ pub fn negotiate(headers: &HeaderMap, query: Option<&str>, offer: Offer<'_>) -> 
             if !clause.matches(encoding.media_type()) {
                 continue;
             }
-            if let Some(shape) = clause.shape(offer) {
+            if let Some(shape) = clause.shape(offer).filter(|shape| offer.has(*encoding, *shape)) {
                 (form.encoding, form.shape) = (*encoding, shape);
                 return Ok(form);
             }
@@ -215,7 +238,7 @@ mod tests {
     fn form(accept: &str) -> Result<(Encoding, Shape), String> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        let offer = Offer { encodings: &[Encoding::Json, Encoding::Yaml], shapes: true };
+        let offer = Offer { encodings: &[Encoding::Json, Encoding::Yaml], shapes: true, whole_protobuf: false };
         negotiate(&headers, None, offer).map(|form| (form.encoding, form.shape)).map_err(|error| error.message)
     }
 
@@ -239,6 +262,24 @@ mod tests {
         ] {
             assert_eq!(form(accept), Ok(expected), "{accept}");
         }
+    }
+
+    #[test]
+    fn protobuf_where_the_objects_have_it() {
+        let choose = |accept: &str, whole: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            let form = negotiate(&headers, None, RESOURCE_OFFER.whole_protobuf(whole)).unwrap();
+            (form.encoding, form.shape)
+        };
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(choose(both, true), (Encoding::Protobuf, Shape::Whole));
+        assert_eq!(choose(both, false), (Encoding::Json, Shape::Whole));
+        assert_eq!(choose("*/*", true), (Encoding::Json, Shape::Whole));
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert_eq!(choose(partial, false), (Encoding::Protobuf, Shape::Partial { beta: false }));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/yaml";
+        assert_eq!(choose(table, true), (Encoding::Yaml, Shape::Whole));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use hyper::body::{Body as HttpBody, Incoming};
 use skiff_api::{
-    kinds::ResourceDef,
+    kinds::{GroupVersionKind, ResourceDef},
+    protobuf,
     request::{ContentType, Request, Verb},
     status::{ApiError, Reason},
     user::UserInfo,
@@ -67,7 +68,8 @@ async fn once(
     body: Incoming,
 ) -> Result<Reply, ApiError> {
     let headers = &call.parts.headers;
-    let form = negotiate(headers, call.parts.uri.query(), RESOURCE_OFFER)?;
+    let offer = RESOURCE_OFFER.whole_protobuf(has_protobuf(def.as_deref()));
+    let form = negotiate(headers, call.parts.uri.query(), offer)?;
     let context = Context::new(&request, def, form);
     if request.verb == Verb::Get || request.verb == Verb::List {
         let answered = front.dispatch.dispatch(user, request).await?;
@@ -75,7 +77,12 @@ async fn once(
     }
     let _room = room(front, user, &request, &body).await?;
     request.body = body::read(body).await?;
-    request.content_type = content_type(headers, &request)?;
+    if is_protobuf(headers, &request) {
+        request.body = protobuf_body(&request, context.def.as_deref())?;
+        request.content_type = ContentType::Json;
+    } else {
+        request.content_type = content_type(headers, &request)?;
+    }
     name_manager(&mut request, headers);
     let answered = front.dispatch.dispatch(user, request).await?;
     answer::encode(answered, &context)
@@ -101,6 +108,33 @@ async fn room(
     permit.map(Some).map_err(ApiError::internal)
 }
 
+/// Whether the objects of a resource have a form in protobuf; custom resources do not.
+fn has_protobuf(def: Option<&ResourceDef>) -> bool {
+    def.is_some_and(|def| protobuf::has_form(&def.gvk.api_version(), &def.gvk.kind))
+}
+
+/// Whether a body is protobuf. A patch never is.
+fn is_protobuf(headers: &HeaderMap, request: &Request) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = given.split(';').next().unwrap_or_default().trim();
+    request.verb != Verb::Patch && !request.body.is_empty() && media.eq_ignore_ascii_case(protobuf::MEDIA_TYPE)
+}
+
+/// A protobuf body as JSON. What the body does not say of its kind is what the path calls for.
+fn protobuf_body(request: &Request, def: Option<&ResourceDef>) -> Result<Bytes, ApiError> {
+    let sub = request.subresource.as_deref();
+    let sub_kind = def.and_then(|def| def.subresources.iter().find(|known| Some(known.name.as_str()) == sub));
+    let kind = sub_kind.map(|known| &known.kind).or(def.map(|def| &def.gvk)).cloned();
+    let kind = match request.verb {
+        Verb::Delete | Verb::DeleteCollection => GroupVersionKind::new("", "v1", "DeleteOptions"),
+        _ => kind.unwrap_or_else(|| GroupVersionKind::new("", "", "")),
+    };
+    protobuf::decode_to_json(&request.body, &kind).map_err(|why| {
+        let kind = &kind.kind;
+        ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
+    })
+}
+
 /// The form of a body from its `Content-Type`; 415 where the verb does not take it.
 fn content_type(headers: &HeaderMap, request: &Request) -> Result<ContentType, ApiError> {
     use ContentType::{ApplyPatch, Json, JsonPatch, MergePatch, StrategicMergePatch, Yaml};
@@ -122,7 +156,10 @@ fn content_type(headers: &HeaderMap, request: &Request) -> Result<ContentType, A
     if request.body.is_empty() && request.verb != Verb::Patch {
         return Ok(Json);
     }
-    let names: Vec<&str> = accepted.iter().map(|form| form.as_str()).collect();
+    let mut names: Vec<&str> = accepted.iter().map(|form| form.as_str()).collect();
+    if request.verb != Verb::Patch {
+        names.push(protobuf::MEDIA_TYPE);
+    }
     let message = format!(
         "the body of the request was in an unknown format - accepted media types include: {}",
         names.join(", ")
@@ -137,7 +174,8 @@ async fn watch_reply(
     request: Request,
     def: Option<Arc<ResourceDef>>,
 ) -> Result<Reply, ApiError> {
-    let form = negotiate(&call.parts.headers, call.parts.uri.query(), WATCH_OFFER)?;
+    let offer = WATCH_OFFER.whole_protobuf(has_protobuf(def.as_deref()));
+    let form = negotiate(&call.parts.headers, call.parts.uri.query(), offer)?;
     let context = Context::new(&request, def, form);
     let turn = front.long_running_turn()?;
     let running = front.metrics.running(&call.label);
@@ -149,9 +187,10 @@ async fn watch_reply(
         Answer::Watch(events) => events,
         other => return answer::encode(Answered { answer: other, warnings }, &context),
     };
+    let media_type = watch::media_type(form.encoding);
     let frames = watch::Frames::new(events, context, lasts, front.shutdown().clone());
     let held = Held { inner: frames, _turn: turn, _running: running };
-    let mut reply = reply(200, "application/json", Body::Stream(Box::pin(held)));
+    let mut reply = reply(200, media_type, Body::Stream(Box::pin(held)));
     add_warnings(reply.headers_mut(), &warnings);
     Ok(reply)
 }

@@ -3,12 +3,15 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
-use skiff_api::status::{ApiError, Reason};
+use skiff_api::{
+    protobuf::{self, ProtobufError},
+    status::{ApiError, Reason},
+};
 
 use super::{
     body::Body,
     limits::{GZIP_ABOVE_BYTES, MAX_WARNINGS_BYTES},
-    negotiate::{Encoding, Form, PLAIN_OFFER, negotiate},
+    negotiate::{ERROR_OFFER, Encoding, Form, negotiate},
 };
 
 /// An HTTP answer.
@@ -34,8 +37,16 @@ pub fn text(status: u16, body: impl Into<Bytes>) -> Reply {
     reply
 }
 
-/// Encoded JSON in the form asked for: as it is, indented, or as YAML.
+/// Encoded JSON in the form asked for: as it is, indented, as YAML or as protobuf. What has no form in protobuf is
+/// answered as JSON.
 pub fn json_in_form(status: u16, json: Bytes, form: Form) -> Result<Reply, ApiError> {
+    if form.encoding == Encoding::Protobuf {
+        match protobuf::encode(&json) {
+            Ok(bytes) => return Ok(compressed(reply(status, protobuf::MEDIA_TYPE, Body::full(bytes)), form)),
+            Err(ProtobufError::UnknownKind { .. }) => {}
+            Err(error) => return Err(ApiError::internal(error)),
+        }
+    }
     let bytes = match form.encoding {
         Encoding::Yaml => yaml(&json)?,
         Encoding::Json | Encoding::Protobuf if form.pretty => indented(&json)?,
@@ -73,7 +84,7 @@ fn indented(json: &[u8]) -> Result<Bytes, ApiError> {
 
 /// An error as the `Status` that its client can read.
 pub fn error(error: &ApiError, headers: &HeaderMap, query: Option<&str>) -> Reply {
-    let form = negotiate(headers, query, PLAIN_OFFER).unwrap_or_default();
+    let form = negotiate(headers, query, ERROR_OFFER).unwrap_or_default();
     let status = error.to_status();
     let json = Bytes::from(status.to_string());
     let mut reply = json_in_form(error.code, json.clone(), form)

@@ -1,5 +1,5 @@
 //! A watch as a stream of frames, `{"type":"ADDED","object":{...}}` and a line feed, made of entries' bytes without
-//! parsing them.
+//! parsing them; or as frames of protobuf, each behind its length.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use skiff_api::status::ApiError;
+use skiff_api::{protobuf, status::ApiError};
 use skiff_client::{WatchEvent, WatchStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{
     answer::{Context, partial},
     limits::{CHUNK_BYTES, MIN_WATCH},
-    negotiate::Shape,
+    negotiate::{Encoding, Shape},
     table::Tabulator,
 };
 
@@ -66,24 +66,40 @@ impl Framer {
 
     fn object(&mut self, kind: &str, json: &Bytes, out: &mut Vec<u8>) -> Result<(), ApiError> {
         match self.context.form.shape {
-            Shape::Whole => frame(kind, json, out),
-            Shape::Partial { .. } => frame(kind, &partial(json, self.context.meta_version())?, out),
+            Shape::Whole => self.frame(kind, json, out)?,
+            Shape::Partial { .. } => self.frame(kind, &partial(json, self.context.meta_version())?, out)?,
             Shape::Table { .. } => {
                 let tabulator = Tabulator::new(&self.context)?;
                 let mut table = tabulator.head("{}", !self.columns_sent).into_bytes();
                 self.columns_sent = true;
                 table.extend_from_slice(&tabulator.row(json)?);
                 table.extend_from_slice(b"]}");
-                frame(kind, &table, out);
+                self.frame(kind, &table, out)?;
             }
         }
         Ok(())
     }
+
+    /// Appends the frame that tells of a failure.
+    pub fn error(&self, error: &ApiError, out: &mut Vec<u8>) {
+        let status = error.to_status().to_string();
+        if let Err(error) = self.frame("ERROR", status.as_bytes(), out) {
+            tracing::error!(%error, "a watch's failure could not be told");
+        }
+    }
+
+    fn frame(&self, kind: &str, object: &[u8], out: &mut Vec<u8>) -> Result<(), ApiError> {
+        if self.context.form.encoding == Encoding::Protobuf {
+            return protobuf::watch_frame(kind, object, out).map_err(ApiError::internal);
+        }
+        frame(kind, object, out);
+        Ok(())
+    }
 }
 
-/// Appends the frame that tells of a failure.
-pub fn error_frame(error: &ApiError, out: &mut Vec<u8>) {
-    frame("ERROR", error.to_status().to_string().as_bytes(), out);
+/// The media type of a watch's answer.
+pub fn media_type(encoding: Encoding) -> &'static str {
+    if encoding == Encoding::Protobuf { protobuf::WATCH_MEDIA_TYPE } else { Encoding::Json.media_type() }
 }
 
 fn frame(kind: &str, object: &[u8], out: &mut Vec<u8>) {
@@ -120,7 +136,7 @@ impl Frames {
             Ok(()) => true,
             Err(error) => {
                 out.truncate(before);
-                error_frame(&error, out);
+                self.framer.error(&error, out);
                 false
             }
         }

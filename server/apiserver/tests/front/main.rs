@@ -8,4 +8,5 @@ mod fakes;
 mod forms;
 mod harness;
 mod lifecycle;
+mod protobuf;
 mod watch;
