@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use hyper::body::{Body as HttpBody, Incoming};
 use skiff_api::{
     kinds::{GroupVersionKind, ResourceDef},
@@ -68,7 +68,7 @@ async fn once(
     body: Incoming,
 ) -> Result<Reply, ApiError> {
     let headers = &call.parts.headers;
-    let offer = RESOURCE_OFFER.whole_protobuf(has_protobuf(def.as_deref()));
+    let offer = RESOURCE_OFFER.whole_protobuf(offers_protobuf(headers, def.as_deref()));
     let form = negotiate(headers, call.parts.uri.query(), offer)?;
     let context = Context::new(&request, def, form);
     if request.verb == Verb::Get || request.verb == Verb::List {
@@ -108,9 +108,12 @@ async fn room(
     permit.map(Some).map_err(ApiError::internal)
 }
 
-/// Whether the objects of a resource have a form in protobuf; custom resources do not.
-fn has_protobuf(def: Option<&ResourceDef>) -> bool {
-    def.is_some_and(|def| protobuf::has_form(&def.gvk.api_version(), &def.gvk.kind))
+/// Whether the objects of a resource may be answered as protobuf: custom resources have no such form. Who does not
+/// name protobuf never gets it, so that the table is not even read where no client uses it.
+fn offers_protobuf(headers: &HeaderMap, def: Option<&ResourceDef>) -> bool {
+    let named = |value: &HeaderValue| value.to_str().is_ok_and(|accept| accept.contains("protobuf"));
+    headers.get_all(header::ACCEPT).iter().any(named)
+        && def.is_some_and(|def| protobuf::has_form(&def.gvk.api_version(), &def.gvk.kind))
 }
 
 /// Whether a body is protobuf. A patch never is.
@@ -174,7 +177,7 @@ async fn watch_reply(
     request: Request,
     def: Option<Arc<ResourceDef>>,
 ) -> Result<Reply, ApiError> {
-    let offer = WATCH_OFFER.whole_protobuf(has_protobuf(def.as_deref()));
+    let offer = WATCH_OFFER.whole_protobuf(offers_protobuf(&call.parts.headers, def.as_deref()));
     let form = negotiate(&call.parts.headers, call.parts.uri.query(), offer)?;
     let context = Context::new(&request, def, form);
     let turn = front.long_running_turn()?;
