@@ -183,14 +183,15 @@ impl Cluster {
         let (runtime, server) = tokio::join!(runtime, start_server(args, &defaults, &data_dir, cancel.child_token()));
         let (runtime, server) = (runtime?, server?);
         let server_ready_after = began.elapsed();
-        let kubeconfig =
-            args.write_kubeconfig.clone().or(defaults.write_kubeconfig).unwrap_or_else(|| data_dir.join("kubeconfig"));
+        let kubeconfig = args
+            .write_kubeconfig
+            .clone()
+            .or(defaults.write_kubeconfig.clone())
+            .unwrap_or_else(|| data_dir.join("kubeconfig"));
         server.write_kubeconfig(&kubeconfig).with_context(|| format!("writing {}", kubeconfig.display()))?;
         let node = match runtime {
             Some(runtime) => {
-                let node_ip = args.node_ip.unwrap_or(defaults.node_ip);
-                let port = args.kubelet_port.unwrap_or(defaults.kubelet_port);
-                Some(start_node(args, node_ip, port, &data_dir, &server, runtime, cancel.child_token()).await?)
+                Some(start_node(args, &defaults, &data_dir, &server, runtime, cancel.child_token()).await?)
             }
             None => None,
         };
@@ -268,20 +269,20 @@ async fn start_server(
 
 async fn start_node(
     args: &ClusterArgs,
-    node_ip: IpAddr,
-    kubelet_port: u16,
+    defaults: &Defaults,
     data_dir: &Path,
     server: &Server,
     runtime: RuntimeProcess,
     cancel: CancellationToken,
 ) -> Result<Node> {
     let name = args.node_name.clone().map_or_else(host_name, Ok)?;
+    let node_ip = args.node_ip.unwrap_or(defaults.node_ip);
     let issued = server.issue_node(&name, node_ip).context("making the node's certificates")?;
     let config = AgentConfig {
         node_name: name.clone(),
         server_url: server.url().to_owned(),
         node_ip,
-        kubelet_port,
+        kubelet_port: args.kubelet_port.unwrap_or(defaults.kubelet_port),
         data_dir: data_dir.join("agent"),
         runtimes: vec![RuntimeEndpoint {
             socket: socket(data_dir),
@@ -289,6 +290,7 @@ async fn start_node(
         }],
         max_pods: args.max_pods,
         service_proxy: ServiceProxy::UserSpace,
+        service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
         credentials: Credentials {
             server_ca: server.server_ca().to_owned(),
             client_ca: server.client_ca().to_owned(),

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, ServiceProxy,
     context::{Context, make_dir},
-    net::services,
+    net::{anyip, services},
     node::{Facts, Machine, NodeKeeper},
     pods::manager,
     runtime::{Cri, CriError, grpc::CriSocket, router::Runtimes},
@@ -50,6 +50,9 @@ pub enum AgentError {
         #[source]
         source: CriError,
     },
+    /// The Services' addresses cannot be bound.
+    #[error("the addresses of Services")]
+    Addresses(#[from] anyip::AnyIpError),
     /// The node's HTTPS API cannot be served.
     #[error("cannot serve the node's API")]
     Serve(#[from] streaming::ServeError),
@@ -98,6 +101,7 @@ impl Agent {
         let keeper = NodeKeeper { client, facts, runtimes, network, ready: ready_sender, recorder };
         tasks.spawn(keeper.run(cancel.clone()));
         if config.service_proxy == ServiceProxy::UserSpace {
+            anyip::own(&config.service_cidr).await?;
             let slices = informers.of::<EndpointSlice>();
             tasks.spawn(services::run(Arc::clone(&ctx.services), slices, ctx.recorder.clone(), cancel.clone()));
         }

@@ -43,6 +43,8 @@ pub struct Config {
     pub max_pods: u32,
     /// How Services are proxied on this node.
     pub service_proxy: ServiceProxy,
+    /// The range of Service addresses, made this machine's own where Services are proxied in user space.
+    pub service_cidr: String,
     /// Certificates and keys.
     pub credentials: Credentials,
 }

@@ -17,6 +17,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Config, ServerError, identities::Identities, pki::Pki};
 
+/// The program whose fields the controllers manage, as it is called in Kubernetes.
+const CONTROLLERS: &str = "kube-controller-manager";
+
 /// The prefix of a node's share of the pod addresses: 8,190 of them, so that addresses never cap a node.
 pub(crate) const NODE_PREFIX: u8 = 19;
 
@@ -53,9 +56,9 @@ pub(crate) fn add_health(api: &ApiServer, store: &Arc<SqliteStore>) {
 
 /// Starts scheduler and controllers. All read through one set of informers; each writes as itself.
 pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &TaskTracker, cancel: &CancellationToken) {
-    let reader = Client::new(api.local(component("system:kube-controller-manager")));
+    let reader = Client::new(api.local(component("system:kube-controller-manager"), CONTROLLERS));
     let informers = Informers::new(reader, cancel.child_token());
-    let scheduler = Client::new(api.local(component("system:kube-scheduler")));
+    let scheduler = Client::new(api.local(component("system:kube-scheduler"), "kube-scheduler"));
     tasks.spawn(skiff_scheduler::run(
         scheduler,
         informers.clone(),
@@ -64,7 +67,7 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &Ta
     ));
     let as_controller = {
         let api = Arc::clone(api);
-        move |name: &str| Client::new(api.local(service_account("kube-system", name)))
+        move |name: &str| Client::new(api.local(service_account("kube-system", name), CONTROLLERS))
     };
     let controllers = skiff_controllers::Config {
         root_ca: pki.server_ca().to_owned(),

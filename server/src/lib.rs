@@ -150,8 +150,6 @@ impl Server {
         let follow = cancel.child_token();
         tasks.spawn(async move { authorizer.follow(follow).await });
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
-        // The roles are there: nobody below is to be refused for a role that the authorizer has not seen yet.
-        registry.authorizer().changed();
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
         let api = Arc::new(components::api_server(&registry, &identities, &pki)?);
@@ -163,7 +161,7 @@ impl Server {
                 tracing::error!(%error, "the API server no longer listens");
             }
         });
-        let admin = Client::new(api.local(components::administrator()));
+        let admin = Client::new(api.local(components::administrator(), "skiff"));
         components::start(&api, &config, &pki, &tasks, &cancel);
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
         Ok(Self { pki, identities, url, admin, store, cacher, tasks, cancel })

@@ -1,3 +1,4 @@
 //! The node's part of the cluster's network.
 
+pub mod anyip;
 pub mod services;

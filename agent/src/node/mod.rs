@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::router::Runtimes;
+use crate::{net::anyip, runtime::router::Runtimes};
 pub use machine::Machine;
 pub use status::{Facts, RuntimeHealth};
 
@@ -138,6 +138,10 @@ impl NodeKeeper {
     async fn configure(&self, node: &Node, configured: &mut Option<String>) -> Option<String> {
         let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty())?;
         if configured.as_ref() != Some(&cidr) {
+            if let Err(e) = anyip::own(&cidr).await {
+                tracing::error!(error = &e as &dyn std::error::Error, "the pods' addresses cannot be bound");
+                return None;
+            }
             for cri in self.runtimes.all() {
                 let network_config = Some(NetworkConfig { pod_cidr: cidr.clone() });
                 let runtime_config = Some(RuntimeConfig { network_config });

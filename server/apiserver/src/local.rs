@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use skiff_api::{request::Request, status::ApiError, user::UserInfo};
+use skiff_api::{
+    request::{ContentType, Request},
+    status::ApiError,
+    user::UserInfo,
+};
 use skiff_client::{List, Transport, WatchStream};
 
 use crate::registry::{Answer, Dispatch};
@@ -13,15 +17,20 @@ use crate::registry::{Answer, Dispatch};
 pub struct Local {
     dispatch: Arc<dyn Dispatch>,
     user: UserInfo,
+    program: String,
 }
 
 impl Local {
-    /// A client that asks as `user`.
-    pub fn new(dispatch: Arc<dyn Dispatch>, user: UserInfo) -> Self {
-        Self { dispatch, user }
+    /// A client that asks as `user`; `program` manages the fields that it writes, as the name in a `User-Agent` does.
+    pub fn new(dispatch: Arc<dyn Dispatch>, user: UserInfo, program: &str) -> Self {
+        Self { dispatch, user, program: program.to_owned() }
     }
 
-    async fn ask(&self, request: Request) -> Result<Answer, ApiError> {
+    async fn ask(&self, mut request: Request) -> Result<Answer, ApiError> {
+        let options = &mut request.options;
+        if options.field_manager.is_none() && request.content_type != ContentType::ApplyPatch {
+            options.field_manager = Some(self.program.clone());
+        }
         Ok(self.dispatch.dispatch(&self.user, request).await?.answer)
     }
 }

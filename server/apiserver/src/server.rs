@@ -99,9 +99,9 @@ impl ApiServer {
         listen::serve(Arc::clone(&self.front), listener, tls, cancel).await
     }
 
-    /// A client in this process that asks as `user`.
-    pub fn local(&self, user: UserInfo) -> Arc<dyn Transport> {
-        Arc::new(Local::new(Arc::clone(&self.dispatch), user))
+    /// A client in this process that asks as `user` and writes as `program`.
+    pub fn local(&self, user: UserInfo, program: &str) -> Arc<dyn Transport> {
+        Arc::new(Local::new(Arc::clone(&self.dispatch), user, program))
     }
 
     /// Where the other rooms register what must be well or done before the server is ready.

@@ -40,7 +40,8 @@ impl Catalog {
     /// Every resource whose objects can be listed and deleted, once, but for Events: they come and go by themselves.
     pub fn all(&self) -> Vec<Known> {
         let usable = |def: &&Arc<ResourceDef>| {
-            ["list", "delete", "watch"].iter().all(|verb| def.verbs.iter().any(|known| known == verb)) && def.gvk.kind != "Event"
+            ["list", "delete", "watch"].iter().all(|verb| def.verbs.iter().any(|known| known == verb))
+                && def.gvk.kind != "Event"
         };
         let builtin = Kinds::builtin().stored().filter(usable).map(|def| Known {
             resource: GroupVersionResource::new(&def.gvk.group, &def.gvk.version, &def.resource),

@@ -59,12 +59,20 @@ pub async fn run(context: Context) {
     pods.index(BY_CONTROLLER, controller_values);
     let cancel = context.cancel.clone();
     let (of_orphans, of_pods, sets_of_pods) = (Arc::clone(&deployments), Arc::clone(&deployments), Arc::clone(&sets));
-    let controller =
-        Deployments { context, deployments: Arc::clone(&deployments), sets: Arc::clone(&sets), pods: Arc::clone(&pods) };
+    let controller = Deployments {
+        context,
+        deployments: Arc::clone(&deployments),
+        sets: Arc::clone(&sets),
+        pods: Arc::clone(&pods),
+    };
     Frame::new(NAME, Arc::new(controller), &cancel)
         .watch(&deployments, |deployment| vec![Key::of(deployment)])
         .watch(&sets, move |set| keys_of_set(set, &of_orphans))
-        .watch_if(&pods, |old, new| is_terminal(old) != is_terminal(new), move |pod| keys_of_pod(pod, &sets_of_pods, &of_pods))
+        .watch_if(
+            &pods,
+            |old, new| is_terminal(old) != is_terminal(new),
+            move |pod| keys_of_pod(pod, &sets_of_pods, &of_pods),
+        )
         .run(WORKERS)
         .await;
 }
@@ -140,7 +148,8 @@ impl Deployments {
         let orphans = self.sets.indexed(BY_CONTROLLER, &orphans_of(namespace(&deployment.metadata)));
         let wanted = |set: &&Arc<ReplicaSet>| labels.matches(&set.metadata.labels) && !is_deleting(&set.metadata);
         for set in orphans.iter().filter(wanted) {
-            let fresh: Deployment = self.context.client.get(namespace(&deployment.metadata), name(&deployment.metadata)).await?;
+            let fresh: Deployment =
+                self.context.client.get(namespace(&deployment.metadata), name(&deployment.metadata)).await?;
             if fresh.metadata.uid == deployment.metadata.uid && !is_deleting(&fresh.metadata) {
                 self.patch(set, adopt_patch(deployment, uid(&set.metadata))).await?;
             }
@@ -165,7 +174,8 @@ impl Deployments {
             Step::Revision(revision) => {
                 let mut changed = deployment.clone();
                 changed.metadata.annotations.get_or_insert_default().insert(REVISION.to_owned(), revision.to_string());
-                self.deployments.observe(self.context.client.update(&changed).await?);
+                // By way of the status, as Kubernetes does: a change of annotations by any other way is a new generation.
+                self.deployments.observe(self.context.client.update_status(&changed).await?);
                 Ok(())
             }
             Step::Scale { set, to } => self.scale(deployment, &set, to).await,
@@ -177,7 +187,8 @@ impl Deployments {
         match self.context.client.create(&set).await {
             Ok(created) => {
                 if size(&created) > 0 {
-                    let message = format!("Scaled up replica set {} from 0 to {}", name(&created.metadata), size(&created));
+                    let message =
+                        format!("Scaled up replica set {} from 0 to {}", name(&created.metadata), size(&created));
                     self.context.events.event(deployment, EventType::Normal, "ScalingReplicaSet", message);
                 }
                 self.sets.observe(created);
@@ -195,10 +206,17 @@ impl Deployments {
 
     /// A set of that name is there: our own that the informer does not show yet, or another template's with the
     /// same hash, in which case the next name is another.
-    async fn resolve_collision(&self, deployment: &Deployment, set: &ReplicaSet, error: ApiError) -> Result<(), ApiError> {
+    async fn resolve_collision(
+        &self,
+        deployment: &Deployment,
+        set: &ReplicaSet,
+        error: ApiError,
+    ) -> Result<(), ApiError> {
         let known: ReplicaSet = self.context.client.get(namespace(&set.metadata), name(&set.metadata)).await?;
         let template = |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
-        if is_controlled_by(&known.metadata, uid(&deployment.metadata)) && same_template(&template(&known), &template(set)) {
+        if is_controlled_by(&known.metadata, uid(&deployment.metadata))
+            && same_template(&template(&known), &template(set))
+        {
             self.sets.observe(known);
             return Ok(());
         }
@@ -237,7 +255,8 @@ impl Deployments {
         let Some(deployment) = self.deployments.get(&key.namespace, &key.name) else { return Ok(None) };
         let owned = self.owned(&deployment);
         let view = View { deployment: &deployment, sets: &owned, old_pods_run: false };
-        let (status, again) = status::status(&deployment, &split(&view), is_deleting(&deployment.metadata), Timestamp::now());
+        let (status, again) =
+            status::status(&deployment, &split(&view), is_deleting(&deployment.metadata), Timestamp::now());
         if !deployment.status.as_ref().is_some_and(|old| status::same(old, &status)) {
             self.write_status(&deployment, status).await?;
         }

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use k8s_openapi::{
-    api::{
-        core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service},
-    },
+    api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service},
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta},
 };
 use skiff_api::status::ApiError;
@@ -46,8 +44,12 @@ pub async fn run(context: Context) {
     let (services, pods, endpoints) = (of.of::<Service>(), of.of::<Pod>(), of.of::<Endpoints>());
     let cancel = context.cancel.clone();
     let of_pods = Arc::clone(&services);
-    let controller =
-        Controllers { context, services: Arc::clone(&services), pods: Arc::clone(&pods), endpoints: Arc::clone(&endpoints) };
+    let controller = Controllers {
+        context,
+        services: Arc::clone(&services),
+        pods: Arc::clone(&pods),
+        endpoints: Arc::clone(&endpoints),
+    };
     Frame::new(NAME, Arc::new(controller), &cancel)
         .watch(&services, |service| vec![Key::of(service)])
         .watch_if(&pods, matters, move |pod| services_of(pod, &of_pods))
@@ -86,7 +88,11 @@ impl Controllers {
     /// Endpoints go with their Service, if this controller has made them.
     async fn drop_leftover(&self, known: Option<Arc<Endpoints>>) -> Result<Again, ApiError> {
         let is_ours = |one: &Arc<Endpoints>| {
-            one.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY.0)).is_some_and(|by| by == MANAGED_BY.1)
+            one.metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(MANAGED_BY.0))
+                .is_some_and(|by| by == MANAGED_BY.1)
         };
         let Some(known) = known.filter(is_ours) else { return Ok(None) };
         let (namespace, name) = (namespace(&known.metadata), name(&known.metadata));

@@ -46,7 +46,8 @@ struct Slices {
 /// Runs the controller until cancelled.
 pub async fn run(context: Context) {
     let of = &context.informers;
-    let (services, pods, slices, nodes) = (of.of::<Service>(), of.of::<Pod>(), of.of::<EndpointSlice>(), of.of::<Node>());
+    let (services, pods, slices, nodes) =
+        (of.of::<Service>(), of.of::<Pod>(), of.of::<EndpointSlice>(), of.of::<Node>());
     slices.index(BY_SERVICE, |slice| key_of_slice(slice).iter().map(ToString::to_string).collect());
     let cancel = context.cancel.clone();
     let of_pods = Arc::clone(&services);

@@ -64,7 +64,11 @@ impl<C: Controller> Frame<C> {
     }
 
     /// Works on the keys that an object maps to (as it was and as it is) whenever it changes.
-    pub fn watch<K: Kind>(self, informer: &Arc<Informer<K>>, keys: impl Fn(&K) -> Vec<Key> + Send + Sync + 'static) -> Self {
+    pub fn watch<K: Kind>(
+        self,
+        informer: &Arc<Informer<K>>,
+        keys: impl Fn(&K) -> Vec<Key> + Send + Sync + 'static,
+    ) -> Self {
         self.watch_if(informer, |_, _| true, keys)
     }
 
@@ -171,7 +175,9 @@ impl Doomed {
             while let Some(change) = changes.next().await {
                 match change {
                     Change::Resync => doomed.keep_only_staying(&informer.list()),
-                    Change::Modified { new, .. } if new.metadata().deletion_timestamp.is_some() => doomed.drop_object(&*new),
+                    Change::Modified { new, .. } if new.metadata().deletion_timestamp.is_some() => {
+                        doomed.drop_object(&*new)
+                    }
                     Change::Deleted(object) => doomed.drop_object(&*object),
                     Change::Added(_) | Change::Modified { .. } => {}
                 }

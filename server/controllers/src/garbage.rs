@@ -85,7 +85,8 @@ impl Collector {
     fn start(&self, known: Known) -> CancellationToken {
         let cancel = self.cancel.child_token();
         let list = Request::new(Verb::List, known.resource.clone(), "", "");
-        let watched = Watched { known: Arc::new(known), graph: Arc::clone(&self.graph), queue: Arc::clone(&self.queue) };
+        let watched =
+            Watched { known: Arc::new(known), graph: Arc::clone(&self.graph), queue: Arc::clone(&self.queue) };
         tokio::spawn(reflector::run(self.client.clone(), list, Arc::new(watched), cancel.clone()));
         cancel
     }
@@ -162,7 +163,13 @@ impl Collector {
         let Some(live) = self.live(node, uid).await? else { return Ok(()) };
         let mut owners = Vec::new();
         for owner in live.owner_references() {
-            let owner = Owner { api_version: owner.api_version, kind: owner.kind, name: owner.name, uid: owner.uid, block_owner_deletion: owner.block_owner_deletion };
+            let owner = Owner {
+                api_version: owner.api_version,
+                kind: owner.kind,
+                name: owner.name,
+                uid: owner.uid,
+                block_owner_deletion: owner.block_owner_deletion,
+            };
             owners.push((owner.uid.clone(), self.standing(node, &owner).await?));
         }
         let has_dependents = self.graph.lock().dependents(uid).next().is_some();
@@ -223,7 +230,12 @@ impl Collector {
         if rest.len() == before {
             return Ok(());
         }
-        self.patch(node, live, json!({"ownerReferences": if rest.is_empty() { Value::Null } else { Value::Array(rest) }})).await
+        self.patch(
+            node,
+            live,
+            json!({"ownerReferences": if rest.is_empty() { Value::Null } else { Value::Array(rest) }}),
+        )
+        .await
     }
 
     async fn drop_finalizer(&self, uid: &str, node: &Node, finalizer: &str) -> Result<(), ApiError> {

@@ -113,7 +113,12 @@ impl Namespaces {
     }
 
     /// How many objects there are (up to a limit), and how many have which finalizer; `None` if there are none.
-    async fn remaining(&self, name: &str, known: &Known, limit: u64) -> Result<Option<(usize, BTreeMap<String, usize>)>, ApiError> {
+    async fn remaining(
+        &self,
+        name: &str,
+        known: &Known,
+        limit: u64,
+    ) -> Result<Option<(usize, BTreeMap<String, usize>)>, ApiError> {
         let options = Options { limit: Some(limit), ..Options::default() };
         let list = match self.context.client.list_objects(&known.resource, Some(name), &options).await {
             Err(error) if error.is_not_found() => return Ok(None),

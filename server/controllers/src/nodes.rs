@@ -85,7 +85,10 @@ pub async fn run_ranges(context: Context, config: Config) {
     let cancel = context.cancel.clone();
     let controller = Ranges { context, nodes: Arc::clone(&nodes), clusters };
     // One worker: two must not pick the same range.
-    Frame::new(NAME, Arc::new(controller), &cancel).watch_if(&nodes, |_, _| false, |node| vec![Key::of(node)]).run(1).await;
+    Frame::new(NAME, Arc::new(controller), &cancel)
+        .watch_if(&nodes, |_, _| false, |node| vec![Key::of(node)])
+        .run(1)
+        .await;
 }
 
 #[async_trait]
@@ -204,7 +207,8 @@ impl Lifecycle {
     }
 
     async fn write_taints(&self, node: &Node, taints: &Value) -> Result<Arc<Node>, ApiError> {
-        let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
+        let patch =
+            json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
         self.patch(node, None, &patch).await
     }
 
@@ -283,7 +287,9 @@ pub async fn run_pod_gc(context: Context, config: Config) {
 }
 
 fn pod_matters(old: &Pod, new: &Pod) -> bool {
-    node_of(old) != node_of(new) || is_terminal(old) != is_terminal(new) || is_deleting(&old.metadata) != is_deleting(&new.metadata)
+    node_of(old) != node_of(new)
+        || is_terminal(old) != is_terminal(new)
+        || is_deleting(&old.metadata) != is_deleting(&new.metadata)
 }
 
 #[async_trait]

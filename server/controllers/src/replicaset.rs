@@ -23,7 +23,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     frame::{Again, Context, Controller, Doomed, Frame},
-    meta::{BY_CONTROLLER, adopt_patch, controller_of, controller_values, name, namespace, orphans_of, release_patch, uid},
+    meta::{
+        BY_CONTROLLER, adopt_patch, controller_of, controller_values, name, namespace, orphans_of, release_patch, uid,
+    },
 };
 use decide::{Decision, View, decide, pod_of, same, status, wanted};
 
@@ -75,7 +77,9 @@ fn keys_of_pod(pod: &Pod, sets: &Informer<ReplicaSet>) -> Vec<Key> {
             .list_in(namespace(&pod.metadata))
             .iter()
             .filter(|set| {
-                set.spec.as_ref().is_some_and(|spec| crate::meta::selector(&spec.selector).matches(&pod.metadata.labels))
+                set.spec
+                    .as_ref()
+                    .is_some_and(|spec| crate::meta::selector(&spec.selector).matches(&pod.metadata.labels))
             })
             .map(|set| Key::of(&**set))
             .collect(),
@@ -195,7 +199,11 @@ impl ReplicaSets {
             }
             Err(error) if error.is_not_found() || error.is_conflict() => {
                 // The watch may have told of the deletion before it was noted above.
-                if self.pods.get(namespace(&pod.metadata), name).is_none_or(|pod| crate::meta::uid(&pod.metadata) != uid) {
+                if self
+                    .pods
+                    .get(namespace(&pod.metadata), name)
+                    .is_none_or(|pod| crate::meta::uid(&pod.metadata) != uid)
+                {
                     self.doomed.forget(uid);
                 }
                 Ok(())
@@ -209,7 +217,12 @@ impl ReplicaSets {
     }
 
     /// Writes the status if it says something new. A pass that created or deleted looks anew at what there is.
-    async fn report(&self, set: &Arc<ReplicaSet>, before: &Decision, failure: Option<&ApiError>) -> Result<Again, ApiError> {
+    async fn report(
+        &self,
+        set: &Arc<ReplicaSet>,
+        before: &Decision,
+        failure: Option<&ApiError>,
+    ) -> Result<Again, ApiError> {
         let now = Timestamp::now();
         let is_doomed = |uid: &str| self.doomed.contains(uid);
         let view = View { set, pods: self.claimable(set), related: Vec::new(), is_doomed: &is_doomed };

@@ -93,7 +93,7 @@ pub fn prepare_update(def: &ResourceDef, cx: &mut Context<'_>, object: &mut Obje
     let rules = table::rules(def);
     part.limit(rules, object, old);
     strategy(def).prepare_update(cx, object, old, part);
-    set_generation(rules, object, old);
+    set_generation(rules, object, old, part);
 }
 
 /// What is wrong with a change of any kind, beyond what field validation finds: nothing may hold back an object that is
@@ -110,8 +110,10 @@ pub fn validate_update(object: &Object, old: &Object) -> Option<FieldError> {
 }
 
 /// The generation grows by one where what is wanted of the object changed.
-fn set_generation(rules: &Rules, object: &mut Object, old: &Object) {
+fn set_generation(rules: &Rules, object: &mut Object, old: &Object, part: Part) {
     let changed = match rules.generation {
+        // A status may bring annotations along, a controller's notes on the object: they want nothing new of it.
+        _ if part == Part::Status => false,
         Generation::Absent => false,
         Generation::Spec => object.at(&["spec"]) != old.at(&["spec"]),
         Generation::SpecAndAnnotations => {

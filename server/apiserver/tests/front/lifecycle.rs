@@ -85,7 +85,7 @@ async fn the_transport_in_process_shares_entries() {
     let harness = Harness::start().await;
     harness.registry.put("pods", pod("web", 7));
     let user = skiff_api::user::UserInfo { name: "system:kube-scheduler".to_owned(), ..Default::default() };
-    let local = harness.server.local(user);
+    let local = harness.server.local(user, "test");
     let request = |path: &str| match skiff_api::request::Request::parse("GET", path, None).unwrap() {
         skiff_api::request::Parsed::Resource(request) => request,
         skiff_api::request::Parsed::Path(path) => panic!("{path}"),

@@ -8,8 +8,8 @@ use k8s_openapi::{
 };
 
 use super::sets::{
-    DESIRED, HASH_LABEL, MAX, annotations, available, by_age, find_new, is_rolling, max_total, max_unavailable,
-    number, revision, size, sizes, sum, template_hash, wanted,
+    DESIRED, HASH_LABEL, MAX, annotations, available, by_age, find_new, is_rolling, max_total, max_unavailable, number,
+    revision, size, sizes, sum, template_hash, wanted,
 };
 use crate::meta::{controller_reference, is_deleting, name, namespace};
 
@@ -248,10 +248,15 @@ fn proportions(deployment: &Deployment, split: &Split) -> Vec<Step> {
     if let Some(first) = sized.first_mut() {
         *first = (*first + to_add - added).max(0);
     }
-    let stale = |set: &ReplicaSet| sizes(deployment).iter().any(|(k, v)| {
-        set.metadata.annotations.as_ref().and_then(|all| all.get(k)) != Some(v)
-    });
-    active.iter().zip(sized).filter(|(set, to)| size(set) != *to || stale(set)).map(|(set, to)| scale(set, to)).collect()
+    let stale = |set: &ReplicaSet| {
+        sizes(deployment).iter().any(|(k, v)| set.metadata.annotations.as_ref().and_then(|all| all.get(k)) != Some(v))
+    };
+    active
+        .iter()
+        .zip(sized)
+        .filter(|(set, to)| size(set) != *to || stale(set))
+        .map(|(set, to)| scale(set, to))
+        .collect()
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "a share of an i32, rounded; a cast from f64 saturates")]
@@ -302,4 +307,3 @@ fn is_idle(set: &ReplicaSet) -> bool {
     let observed = status.and_then(|status| status.observed_generation);
     size(set) == 0 && status.is_none_or(|status| status.replicas == 0) && observed >= set.metadata.generation
 }
-

@@ -1,9 +1,6 @@
 //! What a Deployment's ReplicaSets say: revisions, sizes, annotations, which one is the new one.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::{
@@ -144,9 +141,10 @@ pub fn by_age(sets: &[Arc<ReplicaSet>]) -> Vec<Arc<ReplicaSet>> {
 /// words, as Kubernetes' `SafeEncodeString`.
 pub fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let content = serde_json::to_vec(template).unwrap_or_default();
-    let hash = content.iter().chain(&collisions.to_le_bytes()).fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = content
+        .iter()
+        .chain(&collisions.to_le_bytes())
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     safe_encode(&hash.to_string())
 }
 

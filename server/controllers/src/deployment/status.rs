@@ -16,7 +16,12 @@ use super::{
 use crate::meta::{elapsed, name, seconds};
 
 /// The status, and when to look again because a deadline passes.
-pub fn status(deployment: &Deployment, split: &Split, scaling: bool, now: Timestamp) -> (DeploymentStatus, Option<Duration>) {
+pub fn status(
+    deployment: &Deployment,
+    split: &Split,
+    scaling: bool,
+    now: Timestamp,
+) -> (DeploymentStatus, Option<Duration>) {
     let mut status = counts(deployment, split);
     let mut conditions = Conditions { list: status.conditions.take().unwrap_or_default(), now };
     let enough = status.available_replicas.unwrap_or_default() >= wanted(deployment) - max_unavailable(deployment);
@@ -46,8 +51,15 @@ pub fn status(deployment: &Deployment, split: &Split, scaling: bool, now: Timest
 /// Whether two statuses say the same; absent counts are zero, and when a condition was last looked at is not news.
 pub fn same(a: &DeploymentStatus, b: &DeploymentStatus) -> bool {
     let numbers = |s: &DeploymentStatus| {
-        [s.replicas, s.updated_replicas, s.ready_replicas, s.available_replicas, s.unavailable_replicas, s.terminating_replicas]
-            .map(Option::unwrap_or_default)
+        [
+            s.replicas,
+            s.updated_replicas,
+            s.ready_replicas,
+            s.available_replicas,
+            s.unavailable_replicas,
+            s.terminating_replicas,
+        ]
+        .map(Option::unwrap_or_default)
     };
     numbers(a) == numbers(b)
         && (a.observed_generation, a.collision_count) == (b.observed_generation, b.collision_count)
@@ -59,7 +71,8 @@ fn counts(deployment: &Deployment, split: &Split) -> DeploymentStatus {
     let all = || all.iter().copied();
     let replicas = |set: &ReplicaSet| set.status.as_ref().map_or(0, |status| status.replicas);
     let ready = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
-    let going = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or_default();
+    let going =
+        |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or_default();
     let available = sum(all(), available);
     let old = deployment.status.clone().unwrap_or_default();
     DeploymentStatus {

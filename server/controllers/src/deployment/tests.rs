@@ -35,7 +35,9 @@ async fn all_ready(client: &Client) {
 }
 
 async fn sizes_by_image(client: &Client) -> Vec<(String, i32)> {
-    let image = |set: &ReplicaSet| set.spec.as_ref().unwrap().template.as_ref().unwrap().spec.as_ref().unwrap().containers[0].image.clone();
+    let image = |set: &ReplicaSet| {
+        set.spec.as_ref().unwrap().template.as_ref().unwrap().spec.as_ref().unwrap().containers[0].image.clone()
+    };
     let mut all: Vec<_> = sets(client).await.iter().map(|set| (image(set).unwrap(), size(set))).collect();
     all.sort();
     all

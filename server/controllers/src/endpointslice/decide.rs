@@ -63,7 +63,8 @@ pub fn backends<'a>(service: &Service, pods: &'a [Arc<Pod>]) -> Vec<&'a Arc<Pod>
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let pairs = selector.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
     let selector = LabelSelector::from_pairs(pairs);
-    let is_backend = |pod: &&Arc<Pod>| !is_terminal(pod) && pod_ip(pod).is_some() && selector.matches(&pod.metadata.labels);
+    let is_backend =
+        |pod: &&Arc<Pod>| !is_terminal(pod) && pod_ip(pod).is_some() && selector.matches(&pod.metadata.labels);
     pods.iter().filter(is_backend).collect()
 }
 
@@ -289,7 +290,12 @@ fn new_slice(service: &Service, family: &str) -> EndpointSlice {
     }
 }
 
-fn with_content(service: &Service, slice: &EndpointSlice, ports: &[EndpointPort], content: Vec<Endpoint>) -> EndpointSlice {
+fn with_content(
+    service: &Service,
+    slice: &EndpointSlice,
+    ports: &[EndpointPort],
+    content: Vec<Endpoint>,
+) -> EndpointSlice {
     let mut slice = slice.clone();
     slice.metadata.labels = Some(labels(service));
     // An empty list is read back as an empty list or as none: both are the same.

@@ -33,7 +33,8 @@ fn decided(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) 
 /// The slices after a decision, named.
 fn after(slices: &[Arc<EndpointSlice>], decision: decide::Decision) -> Vec<Arc<EndpointSlice>> {
     let gone = |slice: &EndpointSlice| decision.delete.iter().any(|gone| gone.metadata.name == slice.metadata.name);
-    let mut all: Vec<EndpointSlice> = slices.iter().filter(|slice| !gone(slice)).map(|slice| (**slice).clone()).collect();
+    let mut all: Vec<EndpointSlice> =
+        slices.iter().filter(|slice| !gone(slice)).map(|slice| (**slice).clone()).collect();
     for slice in &mut all {
         if let Some(new) = decision.update.iter().find(|new| new.metadata.name == slice.metadata.name) {
             *slice = new.clone();
@@ -103,7 +104,9 @@ fn endpoints_tell_ready_from_not_ready() {
     let pods = [pod(1, true, false), pod(2, false, false), pod(3, true, true)];
     let endpoints = crate::endpoints::endpoints_of(&service(json!({})), &pods, None);
     let subset = &endpoints.subsets.unwrap()[0];
-    let ips = |list: &Option<Vec<k8s_openapi::api::core::v1::EndpointAddress>>| list.iter().flatten().map(|a| a.ip.clone()).collect::<Vec<_>>();
+    let ips = |list: &Option<Vec<k8s_openapi::api::core::v1::EndpointAddress>>| {
+        list.iter().flatten().map(|a| a.ip.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(ips(&subset.addresses), ["10.64.0.2"]);
     assert_eq!(ips(&subset.not_ready_addresses), ["10.64.0.3"]);
 }

@@ -137,7 +137,9 @@ impl Graph {
         }
         let let_go = old.map(|old| old.owners.clone()).unwrap_or_default();
         // An owner that waits in the foreground may wait for this one no longer.
-        look.extend(let_go.iter().map(|owner| owner.uid.clone()).filter(|uid| self.get(uid).is_some_and(Node::is_waiting)));
+        look.extend(
+            let_go.iter().map(|owner| owner.uid.clone()).filter(|uid| self.get(uid).is_some_and(Node::is_waiting)),
+        );
         self.unlink(uid, &let_go);
         for owner in &node.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
@@ -151,7 +153,9 @@ impl Graph {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
         self.unlink(uid, &node.owners);
         let mut look: Vec<String> = self.dependents(uid).cloned().collect();
-        look.extend(node.owners.into_iter().map(|owner| owner.uid).filter(|uid| self.get(uid).is_some_and(Node::is_waiting)));
+        look.extend(
+            node.owners.into_iter().map(|owner| owner.uid).filter(|uid| self.get(uid).is_some_and(Node::is_waiting)),
+        );
         look
     }
 
@@ -204,5 +208,11 @@ pub fn judge(owners: &[(String, Standing)], object: &Object, has_dependents: boo
         return Verdict::Delete("Foreground");
     }
     let has = |name: &str| object.finalizers().any(|finalizer| finalizer == name);
-    Verdict::Delete(if has(ORPHAN) { "Orphan" } else if has(FOREGROUND) { "Foreground" } else { "Background" })
+    Verdict::Delete(if has(ORPHAN) {
+        "Orphan"
+    } else if has(FOREGROUND) {
+        "Foreground"
+    } else {
+        "Background"
+    })
 }

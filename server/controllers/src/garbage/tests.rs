@@ -15,11 +15,14 @@ async fn family(client: &Client) {
     let web: Deployment = object(json!({"metadata": {"name": "web", "namespace": "x"}, "spec": spec}));
     let web = client.create(&web).await.unwrap();
     let owners = json!([crate::meta::controller_reference(&web)]);
-    let set: ReplicaSet = object(json!({"metadata": {"name": "web-1", "namespace": "x", "ownerReferences": owners}, "spec": spec}));
+    let set: ReplicaSet =
+        object(json!({"metadata": {"name": "web-1", "namespace": "x", "ownerReferences": owners}, "spec": spec}));
     let set = client.create(&set).await.unwrap();
     let owners = json!([crate::meta::controller_reference(&set)]);
     for name in ["a", "b"] {
-        let pod: Pod = object(json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}));
+        let pod: Pod = object(
+            json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}),
+        );
         client.create(&pod).await.unwrap();
     }
 }
@@ -65,7 +68,9 @@ async fn an_object_whose_owner_was_never_there_goes_and_one_with_a_living_owner_
     let mut gone = crate::meta::controller_reference(&set);
     gone.uid = "another".to_owned();
     for (name, owners) in [("lost", json!([gone])), ("kept", json!([gone, crate::meta::controller_reference(&set)]))] {
-        let pod: Pod = object(json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}));
+        let pod: Pod = object(
+            json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}),
+        );
         cluster.client.create(&pod).await.unwrap();
     }
     eventually(async || {

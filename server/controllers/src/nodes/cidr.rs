@@ -64,9 +64,11 @@ pub fn allocate(cluster: &Cidr, mask_bits: u8, used: &[Cidr]) -> Option<Cidr> {
     let count_bits = mask_bits.checked_sub(cluster.prefix)?;
     let step = 1_u128.checked_shl(u32::from(host_bits))?;
     let count = 1_u128.checked_shl(u32::from(count_bits)).unwrap_or(MAX_RANGES).min(MAX_RANGES);
-    let exact: HashSet<u128> = used.iter().filter(|u| u.prefix == mask_bits && u.is_v6 == cluster.is_v6).map(|u| u.address).collect();
+    let exact: HashSet<u128> =
+        used.iter().filter(|u| u.prefix == mask_bits && u.is_v6 == cluster.is_v6).map(|u| u.address).collect();
     let odd: Vec<&Cidr> = used.iter().filter(|used| used.prefix != mask_bits).collect();
-    let ranges = (0..count).map(|n| Cidr { address: cluster.address + n * step, prefix: mask_bits, is_v6: cluster.is_v6 });
+    let ranges =
+        (0..count).map(|n| Cidr { address: cluster.address + n * step, prefix: mask_bits, is_v6: cluster.is_v6 });
     ranges.into_iter().find(|range| !exact.contains(&range.address) && !odd.iter().any(|used| used.overlaps(range)))
 }
 

@@ -79,7 +79,12 @@ pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
     let mut all: Vec<Taint> = known.iter().filter(|taint| !is_managed(taint) || is_wanted(taint)).cloned().collect();
     for (key, effect) in wanted {
         if !all.iter().any(|taint| taint.key == key && taint.effect == effect) {
-            all.push(Taint { key: key.to_owned(), effect: effect.to_owned(), value: None, time_added: Some(Time(now)) });
+            all.push(Taint {
+                key: key.to_owned(),
+                effect: effect.to_owned(),
+                value: None,
+                time_added: Some(Time(now)),
+            });
         }
     }
     (all != known).then_some(all)
@@ -128,7 +133,9 @@ fn time_left(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Option<Duration> {
         if covering.is_empty() {
             return Some(Duration::ZERO);
         }
-        let Some(limit) = covering.iter().filter_map(|toleration| toleration.toleration_seconds).min() else { continue };
+        let Some(limit) = covering.iter().filter_map(|toleration| toleration.toleration_seconds).min() else {
+            continue;
+        };
         let since = taint.time_added.as_ref().map_or(now, |time| time.0);
         let left = seconds(limit).saturating_sub(elapsed(since, now));
         least = Some(least.map_or(left, |known| known.min(left)));

@@ -10,7 +10,11 @@ fn node(name: &str, ready: &str) -> Node {
 }
 
 fn taint_keys(taints: &Option<Vec<k8s_openapi::api::core::v1::Taint>>) -> Vec<String> {
-    taints.iter().flatten().map(|taint| format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect)).collect()
+    taints
+        .iter()
+        .flatten()
+        .map(|taint| format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect))
+        .collect()
 }
 
 #[tokio::test]

@@ -10,12 +10,12 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use skiff_api::selector::{Labels, LabelSelector};
+use skiff_api::selector::{LabelSelector, Labels};
 
 use super::rank::sort_for_deletion;
 use crate::meta::{
-    availability, controller_of, controller_reference, is_active, is_deleting, is_ready, is_terminal, namespace, seconds,
-    selector, uid,
+    availability, controller_of, controller_reference, is_active, is_deleting, is_ready, is_terminal, namespace,
+    seconds, selector, uid,
 };
 
 /// How many pods one pass creates or deletes, as in Kubernetes.

@@ -1,10 +1,6 @@
 //! Which pods go first when there are too many, as Kubernetes' `ActivePodsWithRanks`.
 
-use std::{
-    cmp::Ordering,
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -70,4 +66,3 @@ fn younger_first(a: Option<Timestamp>, b: Option<Timestamp>, pod_a: &Pod, pod_b:
     let magnitude = |time| elapsed(time, now).as_nanos().checked_ilog2();
     magnitude(a).cmp(&magnitude(b)).then_with(|| uid(&pod_a.metadata).cmp(uid(&pod_b.metadata)))
 }
-

@@ -53,7 +53,8 @@ async fn a_stale_informer_never_makes_a_pod_too_many() {
     let informers = &cluster.informers;
     informers.of::<ReplicaSet>().synced().await;
     client.create(&set("web", 0)).await.unwrap();
-    eventually(async || informers.of::<ReplicaSet>().get("default", "web").is_some_and(|set| set.status.is_some())).await;
+    eventually(async || informers.of::<ReplicaSet>().get("default", "web").is_some_and(|set| set.status.is_some()))
+        .await;
     cluster.api.hold_watches();
     // The set's new size reaches the informer, nothing else does.
     scale(client, "web", 20).await;
@@ -107,7 +108,10 @@ async fn orphans_that_match_are_taken_on_and_failed_pods_are_replaced() {
     cluster.client.create(&orphan).await.unwrap();
     eventually(async || cluster.informers.of::<Pod>().len() == 1).await;
     cluster.client.create(&set("web", 2)).await.unwrap();
-    eventually(async || pods(&cluster.client).await.iter().filter(|p| controller_of(&p.metadata).is_some()).count() == 2).await;
+    eventually(async || {
+        pods(&cluster.client).await.iter().filter(|p| controller_of(&p.metadata).is_some()).count() == 2
+    })
+    .await;
     assert_eq!(pods(&cluster.client).await.len(), 2);
     let failed: Value = json!({"status": {"phase": "Failed"}});
     cluster.client.patch::<Pod>("default", "orphan", Some("status"), ContentType::MergePatch, &failed).await.unwrap();

@@ -9,7 +9,7 @@ mod index;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use futures::StreamExt;
@@ -35,9 +35,11 @@ const REOPEN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// Decides by the roles and bindings in the watch cache.
 pub struct Rbac {
     cacher: Arc<Cacher>,
-    index: RwLock<Arc<Index>>,
+    /// The index, and of which change it is the first to know.
+    index: RwLock<(u64, Arc<Index>)>,
     rebuild: Mutex<()>,
-    stale: AtomicBool,
+    /// How many changes there have been.
+    changes: AtomicU64,
 }
 
 /// The storage key of one of the four kinds.
@@ -48,23 +50,36 @@ pub fn storage(resource: &str) -> StorageKey {
 impl Rbac {
     /// An authorizer over a cache; the index is built when it is first asked.
     pub fn new(cacher: Arc<Cacher>) -> Self {
-        Self { cacher, index: RwLock::default(), rebuild: Mutex::new(()), stale: AtomicBool::new(true) }
+        Self { cacher, index: RwLock::default(), rebuild: Mutex::new(()), changes: AtomicU64::new(1) }
     }
 
     /// Tells that one of the four kinds changed.
     pub fn changed(&self) {
-        self.stale.store(true, Ordering::Release);
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The index of the newest roles and bindings.
+    /// The index of the newest roles and bindings. Whoever comes while it is built waits: an answer from the index
+    /// before would not know of a change that was acknowledged already.
     pub fn index(&self) -> Arc<Index> {
-        if self.stale.load(Ordering::Acquire) {
-            let _one_at_a_time = self.rebuild.lock();
-            if self.stale.swap(false, Ordering::AcqRel) {
-                *self.index.write() = Arc::new(Index::build(&self.kinds()));
-            }
+        let wanted = self.changes.load(Ordering::Acquire);
+        if let Some(index) = self.built_since(wanted) {
+            return index;
         }
-        self.index.read().clone()
+        let _one_at_a_time = self.rebuild.lock();
+        if let Some(index) = self.built_since(wanted) {
+            return index;
+        }
+        // Read before the roles are: a change from here on asks for another index.
+        let newest = self.changes.load(Ordering::Acquire);
+        let index = Arc::new(Index::build(&self.kinds()));
+        *self.index.write() = (newest, index.clone());
+        index
+    }
+
+    /// The present index, if it knows of a change.
+    fn built_since(&self, change: u64) -> Option<Arc<Index>> {
+        let present = self.index.read();
+        (present.0 >= change).then(|| present.1.clone())
     }
 
     /// Every object of the four kinds; what cannot be parsed grants nothing.
