@@ -177,7 +177,14 @@ impl FakeApi {
             return Err(ApiError::conflict(group, resource, &place.2, why));
         }
         let merged = match request.subresource.as_deref() {
-            Some("status") => with_field(old.clone(), "status", new.at(&["status"])),
+            // As in Kubernetes a status may bring annotations along.
+            Some("status") => {
+                let mut changed = with_field(old.clone(), "status", new.at(&["status"]));
+                if let Some(annotations) = new.at(&["metadata", "annotations"]) {
+                    changed.set_at(&["metadata", "annotations"], annotations.clone());
+                }
+                changed
+            }
             Some("finalize") => with_field(old.clone(), "spec", new.at(&["spec"])),
             _ => with_field(new, "status", old.at(&["status"])),
         };

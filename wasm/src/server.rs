@@ -148,8 +148,8 @@ fn cancel_when_stdin_closes(cancel: CancellationToken) -> io::Result<()> {
 /// Each pod takes a socket and a log file: the few thousand of a node need more than the usual 1,024 descriptors.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::debug!(%error, "cannot raise the limit of open files");
     }

@@ -27,7 +27,8 @@ async fn a_crash_loses_no_container() {
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
     assert!(status.message.contains("restarted"), "{}", status.message);
     assert_eq!(after.status(&done).await.exit_code, 0);
-    let items = after.client.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await.unwrap().into_inner().items;
+    let items =
+        after.client.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await.unwrap().into_inner().items;
     assert_eq!(items.len(), 2);
     assert!(items.iter().all(|item| item.state == i32::from(cri::PodSandboxState::SandboxNotready)));
 

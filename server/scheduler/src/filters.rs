@@ -91,7 +91,8 @@ fn matches_affinity(spec: &PodSpec, node: &NodeInfo) -> bool {
 
 /// Whether a node matches a term: all of its expressions and fields. An empty term matches nothing.
 pub fn matches_term(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let (labels, fields) = (term.match_expressions.as_deref().unwrap_or(&[]), term.match_fields.as_deref().unwrap_or(&[]));
+    let (labels, fields) =
+        (term.match_expressions.as_deref().unwrap_or(&[]), term.match_fields.as_deref().unwrap_or(&[]));
     if labels.is_empty() && fields.is_empty() {
         return false;
     }
@@ -123,7 +124,10 @@ fn ports_are_free(wanted: &[HostPort], node: &NodeInfo) -> bool {
         a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || any(a) || any(b))
     };
     wanted.is_empty()
-        || node.pods.values().all(|pod| pod.host_ports.iter().all(|taken| !wanted.iter().any(|port| clash(port, taken))))
+        || node
+            .pods
+            .values()
+            .all(|pod| pod.host_ports.iter().all(|taken| !wanted.iter().any(|port| clash(port, taken))))
 }
 
 fn lacking(pod: &PodInfo, node: &NodeInfo) -> Refusal {

@@ -33,7 +33,10 @@ enum Place {
     /// Not before this time.
     Backoff(Instant, u64),
     /// Until something helps; since when, and no attempt before the other time.
-    Unschedulable { since: Instant, not_before: Instant },
+    Unschedulable {
+        since: Instant,
+        not_before: Instant,
+    },
     /// Being tried.
     Taken,
 }
@@ -102,7 +105,8 @@ impl SchedulingQueue {
     /// A taken pod fits nowhere: it waits for something that may help.
     pub fn unschedulable(&mut self, uid: &str, now: Instant) {
         if let Some(known) = self.pods.get_mut(uid) {
-            let delay = skiff_client::backoff::exponential(FIRST_BACKOFF, MAX_BACKOFF, known.attempts.saturating_sub(1));
+            let delay =
+                skiff_client::backoff::exponential(FIRST_BACKOFF, MAX_BACKOFF, known.attempts.saturating_sub(1));
             known.place = Place::Unschedulable { since: now, not_before: now + delay };
         }
     }

@@ -44,7 +44,11 @@ fn free(pod: &PodInfo, node: &NodeInfo) -> i64 {
     let (asked, used, has) = (&pod.requests.assumed, &node.assumed, &node.allocatable);
     let share = |asked: i64, used: i64, has: i64| {
         let left = has.saturating_sub(used).saturating_sub(asked);
-        if has <= 0 || left <= 0 { 0 } else { i64::try_from(i128::from(left) * i128::from(MAX) / i128::from(has)).unwrap_or(MAX) }
+        if has <= 0 || left <= 0 {
+            0
+        } else {
+            i64::try_from(i128::from(left) * i128::from(MAX) / i128::from(has)).unwrap_or(MAX)
+        }
     };
     let cpu = share(asked.milli_cpu, used.milli_cpu, has.milli_cpu);
     let memory = share(asked.memory_bytes, used.memory_bytes, has.memory_bytes);
@@ -78,7 +82,12 @@ fn siblings(pod: &PodInfo, node: &NodeInfo) -> i64 {
     pod.controller().and_then(|controller| node.by_controller.get(controller)).map_or(0, |number| count(*number))
 }
 
-fn preferred_pods(pod: &PodInfo, nodes: &[&NodeInfo], snapshot: &Snapshot, namespaces: NamespaceLabels<'_>) -> Vec<i64> {
+fn preferred_pods(
+    pod: &PodInfo,
+    nodes: &[&NodeInfo],
+    snapshot: &Snapshot,
+    namespaces: NamespaceLabels<'_>,
+) -> Vec<i64> {
     let mut sums = vec![0; nodes.len()];
     for term in &pod.preferred {
         let mut by_value: std::collections::HashMap<&str, i64> = std::collections::HashMap::new();

@@ -86,7 +86,10 @@ impl Shell {
             Change::Resync => {
                 let all = self.nodes.list();
                 let names: Vec<String> = self.snapshot.nodes().map(|node| node.name().to_owned()).collect();
-                names.iter().filter(|name| self.nodes.get("", name).is_none()).for_each(|name| self.snapshot.remove_node(name));
+                names
+                    .iter()
+                    .filter(|name| self.nodes.get("", name).is_none())
+                    .for_each(|name| self.snapshot.remove_node(name));
                 all.iter().for_each(|node| self.snapshot.set_node(node));
                 self.queue.something_changed();
             }
@@ -141,7 +144,8 @@ impl Shell {
             Some(node) => {
                 self.queue.remove(&uid);
                 let node = node.to_owned();
-                let unchanged = old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
+                let unchanged =
+                    old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
                 let is_there = self.snapshot.node_of(&uid).is_some_and(|known| known.name() == node);
                 if !(unchanged && is_there) {
                     self.snapshot.add_pod(Arc::new(PodInfo::new(pod)), &node);
@@ -254,7 +258,11 @@ async fn bind(client: Client, events: EventRecorder, pod: Arc<PodInfo>, node: St
             uid: metadata.uid.clone(),
             ..ObjectMeta::default()
         },
-        target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.clone()), ..ObjectReference::default() },
+        target: ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.clone()),
+            ..ObjectReference::default()
+        },
     };
     let (namespace, name) = (pod.namespace(), metadata.name.as_deref().unwrap_or_default());
     let outcome = client.create_subresource::<Pod, _>(namespace, name, "binding", &binding).await.map(drop);
@@ -272,7 +280,8 @@ async fn write_condition(client: &Client, pod: &Pod, message: &str) -> Result<()
     });
     let patch = json!({"status": {"conditions": [condition]}});
     let metadata = &pod.metadata;
-    let (namespace, name) = (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
+    let (namespace, name) =
+        (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
     let form = ContentType::StrategicMergePatch;
     client.patch::<Pod>(namespace, name, Some("status"), form, &patch).await.map(drop)
 }

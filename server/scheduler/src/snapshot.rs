@@ -54,19 +54,23 @@ impl PodInfo {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
         let affinity = spec.affinity.as_ref();
-        let (with, against) = (affinity.and_then(|a| a.pod_affinity.as_ref()), affinity.and_then(|a| a.pod_anti_affinity.as_ref()));
+        let (with, against) =
+            (affinity.and_then(|a| a.pod_affinity.as_ref()), affinity.and_then(|a| a.pod_anti_affinity.as_ref()));
         let read = |term: &PodAffinityTerm, weight| term_of(term, &pod, weight);
         let required = |terms: Option<&Vec<PodAffinityTerm>>| terms.into_iter().flatten().map(|t| read(t, 0)).collect();
         let with_preferred = with.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         let against_preferred = against.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         let mut preferred: Vec<Term> = Vec::new();
         preferred.extend(with_preferred.into_iter().flatten().map(|w| read(&w.pod_affinity_term, i64::from(w.weight))));
-        preferred.extend(against_preferred.into_iter().flatten().map(|w| read(&w.pod_affinity_term, -i64::from(w.weight))));
+        preferred
+            .extend(against_preferred.into_iter().flatten().map(|w| read(&w.pod_affinity_term, -i64::from(w.weight))));
         Self {
             requests: PodRequests::of(spec),
             host_ports: host_ports(spec),
             affinity: required(with.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
-            anti_affinity: required(against.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
+            anti_affinity: required(
+                against.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
             preferred,
             pod,
         }

@@ -57,25 +57,40 @@ fn outcome(nodes: &[Arc<Node>], there: &[(Pod, &str)], new: Pod) -> String {
 #[test]
 fn rules_of_one_node() {
     let plain = || vec![node("a", json!({})), node("b", json!({}))];
-    let cpu = |amount: &str| json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]}});
+    let cpu =
+        |amount: &str| json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]}});
     let port = json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}});
     let taint = |effect: &str| json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": effect}]}});
     let tolerates = json!({"spec": {"tolerations": [{"key": "k", "operator": "Equal", "value": "v"}]}});
-    let in_zone = |operator: &str| json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
-        {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": operator, "values": ["x"]}]}]}}}}});
+    let in_zone = |operator: &str| {
+        json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": operator, "values": ["x"]}]}]}}}}})
+    };
     let zoned = || vec![node("a", json!({"metadata": {"labels": {"zone": "x"}}})), node("b", json!({}))];
     let cases = [
         (plain(), json!({"spec": {"nodeName": "b"}}), "b"),
         (plain(), cpu("5"), "0/2 nodes are available: 2 Insufficient cpu."),
         (vec![], json!({}), "no nodes available to schedule pods"),
-        (vec![node("a", json!({"spec": {"unschedulable": true}}))], json!({}), "0/1 nodes are available: 1 node(s) were unschedulable."),
-        (vec![node("a", taint("NoSchedule"))], json!({}), "0/1 nodes are available: 1 node(s) had untolerated taint(s)."),
+        (
+            vec![node("a", json!({"spec": {"unschedulable": true}}))],
+            json!({}),
+            "0/1 nodes are available: 1 node(s) were unschedulable.",
+        ),
+        (
+            vec![node("a", taint("NoSchedule"))],
+            json!({}),
+            "0/1 nodes are available: 1 node(s) had untolerated taint(s).",
+        ),
         (vec![node("a", taint("NoExecute"))], tolerates, "a"),
         (vec![node("a", taint("PreferNoSchedule")), node("b", json!({}))], json!({}), "b"),
         (zoned(), json!({"spec": {"nodeSelector": {"zone": "x"}}}), "a"),
         (zoned(), in_zone("In"), "a"),
         (zoned(), in_zone("NotIn"), "b"),
-        (vec![node("a", json!({"status": {"allocatable": {"pods": "0"}}}))], json!({}), "0/1 nodes are available: 1 Too many pods."),
+        (
+            vec![node("a", json!({"status": {"allocatable": {"pods": "0"}}}))],
+            json!({}),
+            "0/1 nodes are available: 1 Too many pods.",
+        ),
         (plain(), port, "a"),
     ];
     for (n, (nodes, change, expected)) in cases.into_iter().enumerate() {
@@ -91,7 +106,10 @@ fn reasons_are_counted_node_by_node() {
         node("c", json!({"spec": {"unschedulable": true}})),
     ];
     let said = outcome(&nodes, &[], pod("new", json!({})));
-    assert_eq!(said, "0/3 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable, 2 Insufficient cpu.");
+    assert_eq!(
+        said,
+        "0/3 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable, 2 Insufficient cpu."
+    );
 }
 
 #[test]
@@ -124,10 +142,16 @@ fn what_a_pod_asks_for() {
     let cases = [
         (json!({"containers": [container("1", Value::Null), container("2", Value::Null)]}), 3000),
         (json!({"containers": [container("1", Value::Null)], "initContainers": [container("5", Value::Null)]}), 5000),
-        (json!({"containers": [container("1", Value::Null)],
-            "initContainers": [container("2", json!("Always")), container("5", Value::Null)]}), 7000),
-        (json!({"containers": [container("1", Value::Null)], "initContainers": [container("2", json!("Always"))],
-            "overhead": {"cpu": "100m"}}), 3100),
+        (
+            json!({"containers": [container("1", Value::Null)],
+            "initContainers": [container("2", json!("Always")), container("5", Value::Null)]}),
+            7000,
+        ),
+        (
+            json!({"containers": [container("1", Value::Null)], "initContainers": [container("2", json!("Always"))],
+            "overhead": {"cpu": "100m"}}),
+            3100,
+        ),
         (json!({"containers": [container("1", Value::Null)], "resources": {"requests": {"cpu": "2"}}}), 2000),
     ];
     for (spec, expected) in cases {
@@ -205,7 +229,10 @@ async fn a_binding_that_fails_is_tried_again() {
     });
     cluster.client.create(&*node("a", json!({}))).await.unwrap();
     cluster.client.create(&pod("p", json!({}))).await.unwrap();
-    eventually(async || cluster.api.take_requests().iter().any(|request| request.subresource.as_deref() == Some("binding"))).await;
+    eventually(async || {
+        cluster.api.take_requests().iter().any(|request| request.subresource.as_deref() == Some("binding"))
+    })
+    .await;
     assert_eq!(node_of(&cluster.client, "p").await, "");
     cluster.api.heal();
     eventually(async || node_of(&cluster.client, "p").await == "a").await;

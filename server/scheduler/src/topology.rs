@@ -69,7 +69,8 @@ impl Topology {
                 return refuse(SPREAD);
             }
         }
-        let within = |(key, found): &(String, HashSet<String>)| node.label(key).is_some_and(|value| found.contains(value));
+        let within =
+            |(key, found): &(String, HashSet<String>)| node.label(key).is_some_and(|value| found.contains(value));
         let has_keys = || self.affinity.iter().all(|(key, _)| node.label(key).is_some());
         if !self.affinity.iter().all(within) && !(self.is_first && has_keys()) {
             return refuse(AFFINITY);

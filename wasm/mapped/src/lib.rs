@@ -284,10 +284,13 @@ mod tests {
     use super::*;
 
     fn compiled(engine: &Engine) -> Vec<u8> {
-        engine.precompile_component(b"(component)".as_slice()).or_else(|_| {
-            // Without the text format: the smallest binary component, magic and version only.
-            engine.precompile_component(b"\0asm\x0d\0\x01\0")
-        }).unwrap()
+        engine
+            .precompile_component(b"(component)".as_slice())
+            .or_else(|_| {
+                // Without the text format: the smallest binary component, magic and version only.
+                engine.precompile_component(b"\0asm\x0d\0\x01\0")
+            })
+            .unwrap()
     }
 
     #[test]

@@ -67,10 +67,7 @@ impl ImageService for Images {
         Ok(Response::new(RemoveImageResponse {}))
     }
 
-    async fn image_fs_info(
-        &self,
-        _: Request<ImageFsInfoRequest>,
-    ) -> Result<Response<ImageFsInfoResponse>, Status> {
+    async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Result<Response<ImageFsInfoResponse>, Status> {
         let images = &self.0.images;
         let usage = FilesystemUsage {
             timestamp: disk::now_ns(),

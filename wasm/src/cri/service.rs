@@ -265,10 +265,7 @@ impl RuntimeService for Service {
 
     type GetContainerEventsStream = Pin<Box<dyn Stream<Item = Result<cri::ContainerEventResponse, Status>> + Send>>;
 
-    async fn get_container_events(
-        &self,
-        _: Request<cri::GetEventsRequest>,
-    ) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
         // Who falls behind misses events; the state is there to be asked for, as after any gap.
         let events = BroadcastStream::new(self.0.subscribe()).filter_map(|event| event.ok().map(Ok));
         answer(Box::pin(events))

@@ -51,11 +51,7 @@ fn cpu(container: &Container, now: i64) -> CpuUsage {
         sample.cpu_ns = used;
         sample.at_ns = now;
     }
-    CpuUsage {
-        timestamp: now,
-        usage_core_nano_seconds: value(used),
-        usage_nano_cores: value(sample.nano_cores),
-    }
+    CpuUsage { timestamp: now, usage_core_nano_seconds: value(used), usage_nano_cores: value(sample.nano_cores) }
 }
 
 fn memory(container: &Container, now: i64) -> MemoryUsage {

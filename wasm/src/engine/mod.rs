@@ -5,9 +5,7 @@ pub(crate) mod meter;
 pub(crate) mod program;
 pub(crate) mod ticker;
 
-use wasmtime::{
-    Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result, component::Linker,
-};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result, component::Linker};
 
 use guest::{CoreGuest, Guest};
 

@@ -33,7 +33,10 @@ impl Ticker {
     pub(crate) fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
-        let handle = thread::Builder::new().name("skiff-epoch".into()).stack_size(64 << 10).spawn(move || tick(&engine, &theirs))?;
+        let handle = thread::Builder::new()
+            .name("skiff-epoch".into())
+            .stack_size(64 << 10)
+            .spawn(move || tick(&engine, &theirs))?;
         Ok(Self { shared, thread: handle.thread().clone() })
     }
 

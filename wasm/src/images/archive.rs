@@ -13,7 +13,8 @@ use serde::Deserialize;
 use super::{
     Entry, ImageError, Reference, Store,
     manifest::{
-        Descriptor, Index, MANIFEST, MAX_INDEX_ENTRIES, MAX_JSON_BYTES, MAX_LAYER_BYTES, Manifest, WASM_CONFIG, WASM_LAYER,
+        Descriptor, Index, MANIFEST, MAX_INDEX_ENTRIES, MAX_JSON_BYTES, MAX_LAYER_BYTES, Manifest, WASM_CONFIG,
+        WASM_LAYER,
     },
     reference::is_hex64,
     stage::{Staging, WASM_MAGIC, normal, unpacked},
@@ -97,7 +98,9 @@ fn import_archive(
     };
     let named = match name {
         Some(name) if found.len() == 1 => found.into_iter().map(|(digest, _)| (digest, name.clone())).collect(),
-        Some(_) => return Err(ImageError::Invalid(format!("it has {} images: one name cannot name them", found.len()))),
+        Some(_) => {
+            return Err(ImageError::Invalid(format!("it has {} images: one name cannot name them", found.len())));
+        }
         None => found,
     };
     if named.is_empty() {
@@ -160,7 +163,8 @@ struct DockerImage {
 }
 
 fn docker_images(staging: &mut Staging, files: &Files, list: &str) -> Result<Vec<(String, Reference)>, ImageError> {
-    let images: Vec<DockerImage> = serde_json::from_slice(&staging.json(list)?).map_err(ImageError::json("manifest"))?;
+    let images: Vec<DockerImage> =
+        serde_json::from_slice(&staging.json(list)?).map_err(ImageError::json("manifest"))?;
     let mut found = Vec::new();
     for image in images.iter().take(MAX_INDEX_ENTRIES) {
         let descriptor = |path: &Path, media_type: &str| -> Result<Descriptor, ImageError> {

@@ -158,7 +158,10 @@ impl Manifest {
             return Err(ImageError::Invalid(format!("manifest schema version {} is not 2", self.schema_version)));
         }
         if self.layers.len() > MAX_LAYERS {
-            return Err(ImageError::Invalid(format!("an image of {} layers, more than {MAX_LAYERS}", self.layers.len())));
+            return Err(ImageError::Invalid(format!(
+                "an image of {} layers, more than {MAX_LAYERS}",
+                self.layers.len()
+            )));
         }
         if let Some(big) = self.layers.iter().find(|layer| layer.size > MAX_LAYER_BYTES) {
             return Err(ImageError::Invalid(format!("layer {} is larger than {MAX_LAYER_BYTES} bytes", big.digest)));

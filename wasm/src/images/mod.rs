@@ -215,9 +215,8 @@ impl Store {
         }
         // A name with a digest means the image of any of that repository's tags, if it is that one.
         let Version::Digest(digest) = &reference.version else { return Err(missing()) };
-        let same_repository = |entry: &Entry| {
-            Reference::parse(&entry.reference).is_ok_and(|known| known.name() == reference.name())
-        };
+        let same_repository =
+            |entry: &Entry| Reference::parse(&entry.reference).is_ok_and(|known| known.name() == reference.name());
         self.entries()?
             .into_iter()
             .find(|entry| entry.manifest == *digest && same_repository(entry))
@@ -309,7 +308,8 @@ impl Store {
     fn entries(&self) -> Result<Vec<Entry>, ImageError> {
         let dir = self.refs();
         let files = fs::read_dir(&dir).map_err(ImageError::io("list", &dir))?;
-        let paths = files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let paths =
+            files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
         let entries = paths.map(|path| self.read_entry(&path));
         entries.filter_map(Result::transpose).collect()
     }
@@ -326,8 +326,11 @@ impl Store {
     fn lock(&self) -> Result<Flock<File>, ImageError> {
         let path = self.dir.join("lock");
         let file = File::create(&path).map_err(ImageError::io("open", &path))?;
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| ImageError::Io { doing: "lock", path, source: errno.into() })
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| ImageError::Io {
+            doing: "lock",
+            path,
+            source: errno.into(),
+        })
     }
 
     fn ref_path(&self, reference: &str) -> PathBuf {

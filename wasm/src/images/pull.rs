@@ -13,7 +13,7 @@ use oci_client::{
 
 use super::{
     Entry, ImageError, Reference, Store, Version,
-    manifest::{Document, Manifest, MAX_JSON_BYTES, Descriptor},
+    manifest::{Descriptor, Document, MAX_JSON_BYTES, Manifest},
     stage::Staging,
 };
 
@@ -131,7 +131,9 @@ impl Pull {
         let (bytes, _) = pulled.map_err(|error| self.resolve_error(&error))?;
         let digest = self.staging.add(&mut bytes.as_ref(), MAX_JSON_BYTES)?;
         match at.digest() {
-            Some(wanted) if wanted != digest => Err(ImageError::Invalid(format!("the registry sent {digest} for {wanted}"))),
+            Some(wanted) if wanted != digest => {
+                Err(ImageError::Invalid(format!("the registry sent {digest} for {wanted}")))
+            }
             _ => Ok((digest, bytes)),
         }
     }

@@ -83,7 +83,8 @@ fn parse(name: &str) -> Option<Reference> {
     if tag.is_some_and(|tag| !is_tag(tag)) || !path.split('/').all(is_path_part) {
         return None;
     }
-    let repository = if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path.into() };
+    let repository =
+        if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path.into() };
     let version = match (digest, tag) {
         (Some(digest), _) => Version::Digest(digest.to_owned()),
         (None, tag) => Version::Tag(tag.unwrap_or("latest").to_owned()),
@@ -103,7 +104,9 @@ fn split_registry(name: &str) -> (&str, &str) {
 fn is_host(host: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
     if let Some(rest) = host.strip_prefix('[') {
-        return rest.split_once(']').is_some_and(|(ip, port)| ip.parse::<std::net::Ipv6Addr>().is_ok() && is_port(port));
+        return rest
+            .split_once(']')
+            .is_some_and(|(ip, port)| ip.parse::<std::net::Ipv6Addr>().is_ok() && is_port(port));
     }
     let end = host.find(':').unwrap_or(host.len());
     let (name, port) = host.split_at(end);
@@ -164,9 +167,22 @@ mod tests {
     #[test]
     fn no_names() {
         let long = "a".repeat(MAX_NAME_BYTES + 1);
-        for text in
-            ["", "Hello", "a//b", "a:", "a:b:c", "a/", "/a", "a@sha256:1", "-a", "a..b", "a___b", "a:-x", "x.y:99999/a", &long]
-        {
+        for text in [
+            "",
+            "Hello",
+            "a//b",
+            "a:",
+            "a:b:c",
+            "a/",
+            "/a",
+            "a@sha256:1",
+            "-a",
+            "a..b",
+            "a___b",
+            "a:-x",
+            "x.y:99999/a",
+            &long,
+        ] {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
     }

@@ -144,7 +144,9 @@ impl Staging {
         let mut magic = [0; 4];
         let read = self.open(digest)?.read_exact(&mut magic);
         if read.is_err() || magic != WASM_MAGIC {
-            return Err(ImageError::Invalid("its component is not WebAssembly (the first bytes are not \"\\0asm\")".into()));
+            return Err(ImageError::Invalid(
+                "its component is not WebAssembly (the first bytes are not \"\\0asm\")".into(),
+            ));
         }
         Ok(())
     }

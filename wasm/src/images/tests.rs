@@ -35,10 +35,9 @@ fn blob(bytes: &[u8]) -> String {
 }
 
 fn manifest(config: (&str, &[u8]), layer: (&str, &[u8])) -> Vec<u8> {
-    let part = |(kind, bytes): (&str, &[u8])| {
-        serde_json::json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()})
-    };
-    serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "config": part(config), "layers": [part(layer)]})).unwrap()
+    let part = |(kind, bytes): (&str, &[u8])| serde_json::json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()});
+    serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "config": part(config), "layers": [part(layer)]}))
+        .unwrap()
 }
 
 fn index(entries: &[(&[u8], &str)]) -> Vec<u8> {
@@ -98,7 +97,8 @@ fn an_oci_archive_of_an_artifact_and_an_image() {
     let artifact_config = br#"{"os":"wasip2"}"#.as_slice();
     let artifact = manifest((manifest::WASM_CONFIG, artifact_config), (manifest::WASM_LAYER, WASM));
     let layer = std::fs::read(archive(dir.path(), &[("app/main.wasm", WASM), ("etc/x", b"y")])).unwrap();
-    let config = br#"{"config":{"Entrypoint":["main.wasm","-v"],"Cmd":null,"Env":["A=1"],"WorkingDir":"/app"}}"#.as_slice();
+    let config =
+        br#"{"config":{"Entrypoint":["main.wasm","-v"],"Cmd":null,"Env":["A=1"],"WorkingDir":"/app"}}"#.as_slice();
     let kind = "application/vnd.oci.image.config.v1+json";
     let image = manifest((kind, config), ("application/vnd.oci.image.layer.v1.tar", &layer));
     let index = index(&[(&artifact, "registry.example/art:1"), (&image, "2")]);
@@ -111,7 +111,10 @@ fn an_oci_archive_of_an_artifact_and_an_image() {
     assert_eq!(references, ["registry.example/art:1", "docker.io/library/images:2"]);
     assert_eq!(imported[1].component, digest(WASM));
     assert_eq!(imported[1].run.entrypoint, ["main.wasm", "-v"]);
-    assert_eq!((imported[1].run.env.as_slice(), imported[1].run.working_dir.as_str()), (["A=1".to_owned()].as_slice(), "/app"));
+    assert_eq!(
+        (imported[1].run.env.as_slice(), imported[1].run.working_dir.as_str()),
+        (["A=1".to_owned()].as_slice(), "/app")
+    );
     assert_eq!(store.list().unwrap().len(), 2);
 }
 

@@ -225,8 +225,8 @@ async fn call_p3(
     let proxy = pre.instantiate_async(&mut store).await?;
     let request = request.map(|body| body.map_err(wasmtime_wasi_http::Error::from).boxed_unsync());
     let run = async |accessor: &wasmtime::component::Accessor<Guest>| -> wasmtime::Result<()> {
-        let prepared = accessor
-            .with(|mut store| Prepared::new(store.as_context_mut(), &proxy, request, Guest::http, sender))?;
+        let prepared =
+            accessor.with(|mut store| Prepared::new(store.as_context_mut(), &proxy, request, Guest::http, sender))?;
         prepared.run(accessor, std::future::pending()).await?;
         // The body is written by tasks that go on after the head was given.
         std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;

@@ -175,10 +175,9 @@ fn may_use(own: Ipv4Addr, address: SocketAddr, usage: SocketAddrUse) -> bool {
             address.ip() == own || (address.ip().is_unspecified() && address.port() == 0)
         }
         SocketAddrUse::TcpListen => address.ip() == own,
-        SocketAddrUse::TcpConnect
-        | SocketAddrUse::TcpAccept
-        | SocketAddrUse::UdpSend
-        | SocketAddrUse::UdpReceive => true,
+        SocketAddrUse::TcpConnect | SocketAddrUse::TcpAccept | SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => {
+            true
+        }
     }
 }
 

@@ -107,9 +107,12 @@ impl Runtime {
         }
         let address = match uses_host_network(&config) {
             true => None,
-            false => Some(state.pool.take().map_err(|error| {
-                Failure::Failed(format!("failed to setup network for sandbox: {error}"))
-            })?),
+            false => Some(
+                state
+                    .pool
+                    .take()
+                    .map_err(|error| Failure::Failed(format!("failed to setup network for sandbox: {error}")))?,
+            ),
         };
         let created_at = disk::now_ns();
         let record = SandboxRecord { id: disk::new_id(), created_at, ready: true, address, handler, config };

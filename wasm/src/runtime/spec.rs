@@ -107,7 +107,8 @@ mod tests {
 
     fn image(entrypoint: &[&str], cmd: &[&str], env: &[&str]) -> Entry {
         let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
-        let run = RunConfig { entrypoint: list(entrypoint), cmd: list(cmd), env: list(env), working_dir: String::new() };
+        let run =
+            RunConfig { entrypoint: list(entrypoint), cmd: list(cmd), env: list(env), working_dir: String::new() };
         Entry {
             reference: String::new(),
             manifest: String::new(),

@@ -53,8 +53,7 @@ impl Node {
     /// A runtime on the folder `dir`.
     pub async fn at(dir: &Path) -> Self {
         let cancel = CancellationToken::new();
-        let config =
-            Config { socket: dir.join("run/wasm.sock"), root: dir.join("root"), exit_on_stdin_close: false };
+        let config = Config { socket: dir.join("run/wasm.sock"), root: dir.join("root"), exit_on_stdin_close: false };
         let socket = config.socket.clone();
         let served = tokio::spawn(skiff_wasm::run(config, cancel.clone()));
         let channel = connect(&socket).await;

@@ -29,65 +29,13 @@ pub fn qualified(resource: &GroupVersionResource) -> String {
     format!("{}.{}", resource.resource, resource.group)
 }
 
+/// One condition as it is to be: type, whether it holds, reason and message.
+type Said = (&'static str, bool, &'static str, String);
+
 /// The conditions, renewed: the time of a transition stays where the status does.
 pub fn conditions(mut known: Vec<NamespaceCondition>, progress: &Progress, now: Timestamp) -> Vec<NamespaceCondition> {
-    let list = |counts: &BTreeMap<String, usize>, between: &str| {
-        counts
-            .iter()
-            .map(|(name, count)| format!("{name}{between}{count} resource instances"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let failures = progress.failures.join(", ");
-    let remaining = format!("Some resources are remaining: {}", list(&progress.remaining, " has "));
-    let finalizers =
-        format!("Some content in the namespace has finalizers remaining: {}", list(&progress.finalizers, " in "));
-    // Type, whether it holds, reason and message if it does, reason and message if not.
-    let all = [
-        (
-            "NamespaceDeletionDiscoveryFailure",
-            false,
-            "",
-            "",
-            "ResourcesDiscovered",
-            "All resources successfully discovered",
-        ),
-        (
-            "NamespaceDeletionGroupVersionParsingFailure",
-            false,
-            "",
-            "",
-            "ParsedGroupVersions",
-            "All legacy kube types successfully parsed",
-        ),
-        (
-            "NamespaceDeletionContentFailure",
-            !progress.failures.is_empty(),
-            "ContentDeletionFailed",
-            &failures,
-            "ContentDeleted",
-            "All content successfully deleted, may be waiting on finalization",
-        ),
-        (
-            "NamespaceContentRemaining",
-            !progress.remaining.is_empty(),
-            "SomeResourcesRemain",
-            &remaining,
-            "ContentRemoved",
-            "All content successfully removed",
-        ),
-        (
-            "NamespaceFinalizersRemaining",
-            !progress.finalizers.is_empty(),
-            "SomeFinalizersRemain",
-            &finalizers,
-            "ContentHasNoFinalizers",
-            "All content-preserving finalizers finished",
-        ),
-    ];
-    for (kind, holds, reason, message, no_reason, no_message) in all {
-        let (status, reason, message) =
-            if holds { ("True", reason, message) } else { ("False", no_reason, no_message) };
+    for (kind, holds, reason, message) in said(progress) {
+        let status = if holds { "True" } else { "False" };
         let place = known.iter().position(|condition| condition.type_ == kind);
         let since =
             place.map(|at| &known[at]).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
@@ -95,7 +43,7 @@ pub fn conditions(mut known: Vec<NamespaceCondition>, progress: &Progress, now: 
             type_: kind.to_owned(),
             status: status.to_owned(),
             reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
+            message: Some(message),
             last_transition_time: Some(since.unwrap_or(Time(now))),
         };
         match place {
@@ -104,4 +52,36 @@ pub fn conditions(mut known: Vec<NamespaceCondition>, progress: &Progress, now: 
         }
     }
     known
+}
+
+/// What there is to say of a progress.
+fn said(progress: &Progress) -> [Said; 5] {
+    let list = |counts: &BTreeMap<String, usize>, between: &str| {
+        let each: Vec<_> =
+            counts.iter().map(|(name, count)| format!("{name}{between}{count} resource instances")).collect();
+        each.join(", ")
+    };
+    let either = |kind, holds: bool, bad: (&'static str, String), good: (&'static str, &str)| {
+        let (reason, message) = if holds { bad } else { (good.0, good.1.to_owned()) };
+        (kind, holds, reason, message)
+    };
+    let remaining = format!("Some resources are remaining: {}", list(&progress.remaining, " has "));
+    let finalizers =
+        format!("Some content in the namespace has finalizers remaining: {}", list(&progress.finalizers, " in "));
+    let nothing = || ("", String::new());
+    let discovered = ("ResourcesDiscovered", "All resources successfully discovered");
+    let parsed = ("ParsedGroupVersions", "All legacy kube types successfully parsed");
+    let deleted = ("ContentDeleted", "All content successfully deleted, may be waiting on finalization");
+    let removed = ("ContentRemoved", "All content successfully removed");
+    let finished = ("ContentHasNoFinalizers", "All content-preserving finalizers finished");
+    let (failed, left) = (!progress.failures.is_empty(), !progress.remaining.is_empty());
+    let failures = ("ContentDeletionFailed", progress.failures.join(", "));
+    let held = !progress.finalizers.is_empty();
+    [
+        either("NamespaceDeletionDiscoveryFailure", false, nothing(), discovered),
+        either("NamespaceDeletionGroupVersionParsingFailure", false, nothing(), parsed),
+        either("NamespaceDeletionContentFailure", failed, failures, deleted),
+        either("NamespaceContentRemaining", left, ("SomeResourcesRemain", remaining), removed),
+        either("NamespaceFinalizersRemaining", held, ("SomeFinalizersRemain", finalizers), finished),
+    ]
 }
