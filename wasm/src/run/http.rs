@@ -63,13 +63,13 @@ pub(crate) async fn serve(spec: Arc<Spec>, listeners: Vec<TcpListener>, signals:
         server.tasks.spawn(accept(server.clone(), listener));
     }
     server.tasks.close();
-    tokio::select! {
-        () = server.abort.cancelled() => {}
-        () = server.tasks.wait() => return Exit::code(0),
-    }
+    // What ended it is asked of the state and not of which came first: an abort also lets all tasks end.
     server.tasks.wait().await;
     if server.spec.usage.is_out_of_memory() {
         return Exit::out_of_memory("a request needed more memory than the container's limit".into());
+    }
+    if !server.abort.is_cancelled() {
+        return Exit::code(0);
     }
     Exit::killed("")
 }
