@@ -49,6 +49,11 @@ on_all!(
     compaction_keeps_what_is_current,
     size_grows_with_content,
     close_ends_watches_and_refuses_writes,
+    restore_replaces_everything_at_greater_revisions,
+    restore_never_gives_a_revision_again,
+    restore_ends_watches_and_refuses_what_was_before,
+    restore_refuses_keys_that_do_not_ascend,
+    failed_restore_leaves_what_was_there,
 );
 
 mod sqlite_only;
