@@ -192,9 +192,10 @@ async fn a_crash_within_a_restore_leaves_what_was_there() {
 
     let crashed = SqliteStore::open(&other.path().join("state.db")).unwrap();
     let found = crashed.range("", RangeOptions::default()).await.unwrap();
-    assert_eq!(found.items.iter().map(|pair| (&pair.key[..], pair.mod_revision)).collect::<Vec<_>>(), [(
-        "/g/r/old", newest
-    )]);
+    assert_eq!(
+        found.items.iter().map(|pair| (&pair.key[..], pair.mod_revision)).collect::<Vec<_>>(),
+        [("/g/r/old", newest)]
+    );
     crashed.close().await.unwrap();
 
     assert_eq!(store.range("", RangeOptions::default()).await.unwrap().items.len(), 9);
