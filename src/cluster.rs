@@ -13,7 +13,7 @@ use skiff_agent::{
     Agent, Config as AgentConfig, Credentials, RuntimeEndpoint, ServiceProxy,
     runtime::process::{ProcessConfig, RuntimeProcess},
 };
-use skiff_server::{Config as ServerConfig, Server};
+use skiff_server::{Config as ServerConfig, Server, snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::token_flags::TokenFlags;
@@ -71,6 +71,16 @@ pub(crate) struct ClusterArgs {
     pub(crate) max_pods: u32,
     #[command(flatten)]
     pub(crate) token: TokenFlags,
+    /// When the server saves a snapshot by itself, in cron's form and this machine's time zone, e.g. "0 */12 * * *";
+    /// "" for never. By default twice a day for `skiff server`, never for `skiff dev`.
+    #[arg(long, value_name = "CRON", env = "SKIFF_SNAPSHOT_SCHEDULE_CRON")]
+    pub(crate) snapshot_schedule_cron: Option<String>,
+    /// How many scheduled snapshots are kept.
+    #[arg(long, value_name = "COUNT", env = "SKIFF_SNAPSHOT_RETENTION", default_value_t = crate::snapshot::RETENTION)]
+    pub(crate) snapshot_retention: usize,
+    /// Where snapshots are kept; by default server/snapshots in the folder that holds everything.
+    #[arg(long, value_name = "FOLDER", env = "SKIFF_SNAPSHOT_DIR")]
+    pub(crate) snapshot_dir: Option<PathBuf>,
 }
 
 /// Defaults that differ between `skiff dev` and `skiff server`.
@@ -89,6 +99,8 @@ pub(crate) struct Defaults {
     pub(crate) kubelet_port: u16,
     /// Where the kubeconfig goes; `None` for the folder.
     pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// When snapshots are made.
+    pub(crate) snapshot_schedule: &'static str,
 }
 
 /// A running cluster.
@@ -225,15 +237,23 @@ impl Node {
 }
 
 /// One process a folder.
-fn lock(data_dir: &Path) -> Result<Flock<File>> {
-    let path = data_dir.join("lock");
-    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+pub(crate) fn lock(data_dir: &Path) -> Result<Flock<File>> {
+    let Some(lock) = try_lock(data_dir)? else {
+        bail!(
             "another skiff runs on {}: stop it first, or give this one its own --data-dir and --https-listen-port",
             data_dir.display()
-        ),
+        )
+    };
+    Ok(lock)
+}
+
+/// The folder's lock; `None` where another process has it.
+pub(crate) fn try_lock(data_dir: &Path) -> Result<Option<Flock<File>>> {
+    let path = data_dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(errno).with_context(|| format!("locking {}", path.display())),
     }
 }
@@ -268,8 +288,19 @@ async fn start_server(
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
         node_port_range: args.service_node_port_range.clone(),
         token: args.token.given()?,
+        snapshots: snapshots(args, defaults, data_dir)?,
     };
     Server::start(config, cancel).await.context("starting the control plane")
+}
+
+fn snapshots(args: &ClusterArgs, defaults: &Defaults, data_dir: &Path) -> Result<snapshot::service::Config> {
+    let folder = args.snapshot_dir.clone().unwrap_or_else(|| data_dir.join("server").join(snapshot::FOLDER));
+    Ok(snapshot::service::Config {
+        folder: std::path::absolute(folder)?,
+        schedule: args.snapshot_schedule_cron.clone().unwrap_or_else(|| defaults.snapshot_schedule.to_owned()),
+        retention: args.snapshot_retention,
+        node: args.node_name.clone().map_or_else(host_name, Ok)?,
+    })
 }
 
 async fn start_node(
@@ -310,7 +341,7 @@ async fn start_node(
 }
 
 /// The host's name as a node's name: lower case, without what a DNS name cannot hold.
-fn host_name() -> Result<String> {
+pub(crate) fn host_name() -> Result<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("asking for the host's name")?;
     let name = name.trim().to_lowercase();
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';

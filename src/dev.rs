@@ -42,6 +42,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         service_cidr: "127.43.0.0/16",
         kubelet_port: 0,
         write_kubeconfig: None,
+        snapshot_schedule: "",
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime};
 
+/// When snapshots are made by default, as k3s does: at noon and midnight.
+const SNAPSHOT_SCHEDULE: &str = "0 */12 * * *";
+
 /// The options of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,6 +33,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         service_cidr: "10.43.0.0/16",
         kubelet_port: 10250,
         write_kubeconfig: Some(PathBuf::from("/etc/skiff/skiff.yaml")),
+        snapshot_schedule: SNAPSHOT_SCHEDULE,
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

@@ -3,19 +3,31 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use skiff_api::user::UserInfo;
 use skiff_apiserver::{
     authz::Authorizer,
     bootstrap,
-    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, health::CheckScope},
+    front::{
+        actions::Action, authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, health::CheckScope,
+    },
     registry::{Dispatch, Registry},
     server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
 };
-use skiff_client::{client::Client, informer::Informers};
+use skiff_client::{client::Client, informer::Informers, recorder::EventRecorder};
 use skiff_store::{Store, sqlite::SqliteStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Config, ServerError, identities::Identities, pki::Pki};
+use crate::{
+    Config, ServerError,
+    identities::Identities,
+    pki::Pki,
+    snapshot::{
+        Source,
+        service::{self, Snapshots},
+    },
+    token::Token,
+};
 
 /// The program whose fields the controllers manage, as it is called in Kubernetes.
 const CONTROLLERS: &str = "kube-controller-manager";
@@ -77,6 +89,24 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &Ta
         },
     };
     tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));
+}
+
+/// Makes snapshots when an administrator asks, and on schedule.
+pub(crate) fn add_snapshots(
+    api: &Arc<ApiServer>,
+    source: Source,
+    token: Token,
+    config: service::Config,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<(), ServerError> {
+    let host = config.node.clone();
+    let snapshots = Snapshots::new(source, token, config, Arc::new(Timestamp::now))?;
+    api.actions().add(service::PATH, Arc::clone(&snapshots) as Arc<dyn Action>);
+    let writer = Client::new(api.local(administrator(), "skiff"));
+    let recorder = EventRecorder::new(writer, "skiff-snapshots", &host, cancel.child_token());
+    tasks.spawn(snapshots.follow_schedule(recorder, cancel.child_token()));
+    Ok(())
 }
 
 /// Who may do all: the identity of what the operator of this process asks for.

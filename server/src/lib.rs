@@ -4,6 +4,7 @@
 //! Scheduler and controllers are clients of the API server like any other: each asks as itself, through the
 //! in-process transport, and is authorized by RBAC.
 
+pub mod admin;
 mod components;
 mod files;
 mod identities;
@@ -11,6 +12,7 @@ mod kubeconfig;
 mod manifests;
 pub mod pki;
 pub mod seal;
+pub mod snapshot;
 pub mod token;
 
 use std::{
@@ -34,10 +36,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
 use pki::{Identity, Pki, PkiError};
+use snapshot::SnapshotError;
 use token::{Token, TokenError};
 
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
+
+/// The datastore's file, below the control plane's folder.
+pub(crate) const SQLITE_FILE: &str = "state.db";
+
+/// The datastore's kind, as snapshots tell it.
+pub(crate) const SQLITE: &str = "sqlite";
 
 /// What the control plane is told at its start.
 #[derive(Clone, Debug)]
@@ -60,6 +69,8 @@ pub struct Config {
     pub node_port_range: String,
     /// The server token, where the operator gives one.
     pub token: Option<String>,
+    /// Snapshots.
+    pub snapshots: snapshot::service::Config,
 }
 
 /// Why the control plane does not run.
@@ -90,6 +101,9 @@ pub enum ServerError {
     /// The server token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Snapshots cannot be made as asked, or a restore that was interrupted cannot go on.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A certificate that was just made cannot be used.
     #[error("the TLS set-up")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -144,6 +158,7 @@ impl Server {
     /// [`Server::stopped`].
     pub async fn start(config: Config, cancel: CancellationToken) -> Result<Self, ServerError> {
         let registry_config = registry_config(&config)?;
+        snapshot::restore::finish_interrupted(&config.data_dir)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
         let token = Token::resolve(config.token.as_deref(), &token::path(&config.data_dir), token::random()?)?;
@@ -173,8 +188,12 @@ impl Server {
         });
         let admin = Client::new(api.local(components::administrator(), "skiff"));
         components::start(&api, &config, &pki, &tasks, &cancel);
+        let source = snapshot::Source::new(Arc::clone(&store) as Arc<dyn Store>, SQLITE, &config.data_dir, &pki);
+        components::add_snapshots(&api, source, token, config.snapshots, &tasks, &cancel)?;
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
-        Ok(Self { pki, identities, url, admin, store, cacher, tasks, cancel })
+        let server = Self { pki, identities, url, admin, store, cacher, tasks, cancel };
+        server.write_kubeconfig(&admin::kubeconfig_path(&config.data_dir))?;
+        Ok(server)
     }
 
     /// The API server's URL from this machine.
@@ -245,7 +264,7 @@ async fn listen(config: &Config) -> Result<TcpListener, ServerError> {
 }
 
 async fn open_store(data_dir: &Path) -> Result<(Arc<SqliteStore>, Arc<Cacher>), ServerError> {
-    let path = data_dir.join("state.db");
+    let path = data_dir.join(SQLITE_FILE);
     let failed = |source| ServerError::Store { path: path.clone(), source };
     let store = Arc::new(SqliteStore::open(&path).map_err(failed)?);
     let selectable = |storage: &skiff_api::kinds::StorageKey| {
