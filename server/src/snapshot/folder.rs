@@ -51,9 +51,12 @@ impl Found {
     }
 }
 
+fn fits(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-".contains(c)
+}
+
 /// Refuses what cannot be part of a file's name.
 pub fn check_name(name: &str) -> Result<(), SnapshotError> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.starts_with('.') && name.chars().all(fits) {
         return Ok(());
     }
@@ -62,6 +65,7 @@ pub fn check_name(name: &str) -> Result<(), SnapshotError> {
 
 /// The name of a new file: `NAME-NODE-SECONDS.snapshot`, as k3s has it, and a number where that is taken.
 pub(super) fn new_path(folder: &Path, name: &str, node: &str, created: Timestamp) -> PathBuf {
+    let node: String = node.chars().filter(|c| fits(*c)).take(MAX_NAME_BYTES).collect();
     let stem = format!("{name}-{node}-{}", created.as_second());
     let numbered = (2..).map(|number| format!("{stem}-{number}{SUFFIX}"));
     let names = std::iter::once(format!("{stem}{SUFFIX}")).chain(numbered);
@@ -200,8 +204,8 @@ mod tests {
     fn a_name_is_never_given_twice() {
         let folder = tempfile::tempdir().unwrap();
         let created = Timestamp::from_second(1_700_000_000).unwrap();
-        for expected in ["x-n-1700000000.snapshot", "x-n-1700000000-2.snapshot", "x-n-1700000000-3.snapshot"] {
-            let path = new_path(folder.path(), "x", "n", created);
+        for expected in ["x-..n-1700000000.snapshot", "x-..n-1700000000-2.snapshot", "x-..n-1700000000-3.snapshot"] {
+            let path = new_path(folder.path(), "x", "../n", created);
             assert_eq!(path.file_name().unwrap(), expected);
             fs::write(path, "").unwrap();
         }

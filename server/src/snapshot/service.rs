@@ -92,7 +92,6 @@ impl Snapshots {
         let parsed = (!given.is_empty()).then(|| Schedule::parse(given)).transpose();
         let schedule =
             parsed.map_err(|error| SnapshotError::Schedule { given: given.to_owned(), problem: error.to_string() })?;
-        folder::check_name(&config.node)?;
         Ok(Arc::new(Self { source, token, config, schedule, clock, turn: tokio::sync::Mutex::new(()) }))
     }
 

@@ -341,15 +341,27 @@ async fn a_full_disk_leaves_nothing_half_written() {
 
 #[tokio::test]
 async fn a_datastore_that_fails_leaves_nothing_and_says_why() {
-    let store = Arc::new(MemoryStore::new());
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&dir.path().join(SQLITE_FILE)).unwrap());
+    store.close().await.unwrap();
     let place = Place::new(store);
+    let said = explain(&save(&place.source, &place.request()).await.unwrap_err());
+    assert!(said.starts_with("reading the datastore: "), "{said}");
+    assert_eq!(fs::read_dir(place.request().folder).unwrap().count(), 0);
+    let misnamed = Request { name: "../x".to_owned(), ..place.request() };
+    assert!(matches!(save(&place.source, &misnamed).await, Err(SnapshotError::Name { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_without_the_authorities_is_not_restored() {
+    let place = Place::new(Arc::new(MemoryStore::new()));
     fs::remove_file(place.dir.path().join("tls/server-ca.crt")).unwrap();
-    let place_of_restore = tempfile::tempdir().unwrap();
     let saved = place.save().await;
-    let error = restore(restoring(&saved.path, &place_of_restore.path().join("server"))).await.unwrap_err();
-    assert!(explain(&error).contains("server-ca.crt"), "{}", explain(&error));
-    assert!(!place_of_restore.path().join("server/state.db").exists());
-    assert!(save(&place.source, &Request { name: "../x".to_owned(), ..place.request() }).await.is_err());
+    let new = tempfile::tempdir().unwrap();
+    let said = explain(&restore(restoring(&saved.path, new.path())).await.unwrap_err());
+    assert!(said.contains("server-ca.crt"), "{said}");
+    finish_interrupted(new.path()).unwrap();
+    assert_eq!(tree(new.path()), []);
 }
 
 #[tokio::test]
@@ -398,7 +410,7 @@ async fn the_schedule_saves_each_time_once_and_keeps_the_newest() {
     let folder = place.request().folder;
     let config = service::Config {
         folder: folder.clone(),
-        schedule: "*/10 * * * *".to_owned(),
+        schedule: "* * * * *".to_owned(),
         retention: 2,
         node: "n1".to_owned(),
     };
@@ -413,7 +425,7 @@ async fn the_schedule_saves_each_time_once_and_keeps_the_newest() {
         let list = folder::list(&folder).unwrap().into_iter();
         list.map(|one| one.header.unwrap().0.created.to_string()).collect::<Vec<_>>()
     };
-    let wanted = ["2026-11-27T04:00:00Z", "2026-11-27T03:50:00Z"];
+    let wanted = ["2026-11-27T03:33:00Z", "2026-11-27T03:32:00Z"];
     // Time is not that of the wall: it passes when nothing else is to be done.
     while created() != wanted {
         tokio::time::sleep(std::time::Duration::from_secs(20)).await;
