@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod etcd_server;
 mod suite;
 
 /// Each behaviour on each implementation, by name.
@@ -17,6 +18,12 @@ macro_rules! on_all {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
                 crate::suite::$behaviour(&crate::suite::Place::sqlite()).await;
+            })*
+        }
+        mod etcd {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                crate::suite::$behaviour(&crate::suite::Place::etcd().await).await;
             })*
         }
     };
