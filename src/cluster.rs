@@ -16,6 +16,8 @@ use skiff_agent::{
 use skiff_server::{Config as ServerConfig, Server};
 use tokio_util::sync::CancellationToken;
 
+use crate::token_flags::TokenFlags;
+
 /// How long everything together may take to end; what has not ended then is left to the operating system.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1900);
 
@@ -67,6 +69,8 @@ pub(crate) struct ClusterArgs {
     /// How many pods the node takes.
     #[arg(long, env = "SKIFF_MAX_PODS", default_value_t = 5000)]
     pub(crate) max_pods: u32,
+    #[command(flatten)]
+    pub(crate) token: TokenFlags,
 }
 
 /// Defaults that differ between `skiff dev` and `skiff server`.
@@ -263,6 +267,7 @@ async fn start_server(
         cluster_cidr: args.cluster_cidr.clone().unwrap_or_else(|| defaults.cluster_cidr.to_owned()),
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
         node_port_range: args.service_node_port_range.clone(),
+        token: args.token.given()?,
     };
     Server::start(config, cancel).await.context("starting the control plane")
 }

@@ -6,6 +6,7 @@ mod dev;
 mod image;
 mod output;
 mod server;
+mod token_flags;
 mod wasm_runtime;
 
 use std::process::ExitCode;

@@ -10,6 +10,8 @@ mod identities;
 mod kubeconfig;
 mod manifests;
 pub mod pki;
+pub mod seal;
+pub mod token;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
 use pki::{Identity, Pki, PkiError};
+use token::{Token, TokenError};
 
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
@@ -55,6 +58,8 @@ pub struct Config {
     pub service_cidr: String,
     /// The range of node ports, `FIRST-LAST`.
     pub node_port_range: String,
+    /// The server token, where the operator gives one.
+    pub token: Option<String>,
 }
 
 /// Why the control plane does not run.
@@ -82,6 +87,9 @@ pub enum ServerError {
     /// Certificates.
     #[error("the cluster's certificates")]
     Pki(#[from] PkiError),
+    /// The server token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A certificate that was just made cannot be used.
     #[error("the TLS set-up")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -138,7 +146,9 @@ impl Server {
         let registry_config = registry_config(&config)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
+        let token = Token::resolve(config.token.as_deref(), &token::path(&config.data_dir), token::random()?)?;
         let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
+        token.keep(&token::path(&config.data_dir), pki.server_ca())?;
         let identities = Identities::issue(&pki, &config, &registry_config)?;
         let (store, cacher) = open_store(&config.data_dir).await?;
 

@@ -20,6 +20,7 @@ pub mod etcd;
 mod hub;
 mod keys;
 mod memory;
+mod restore;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use skiff_api::kinds::Durability;
 
 pub use etcd::EtcdStore;
 pub use memory::MemoryStore;
+pub use restore::{Ascending, PairStream};
 pub use sqlite::SqliteStore;
 
 /// A revision: one growing sequence for the whole store. 0 is before the first write.
@@ -194,6 +196,16 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets all history before a revision; current values stay. A revision that is older than the oldest kept
     /// is no error; one that does not exist yet is.
     async fn compact(&self, before: Revision) -> Result<(), StoreError>;
+
+    /// Replaces everything by these pairs, whose keys must ascend ([`Ascending`] checks). Every pair is as if created
+    /// now, at a revision greater than `floor` and than every one that the store has ever given, and so is every later
+    /// write; returns the newest of these revisions. There is no history before it: watches that are open end, and
+    /// older revisions are refused ([`StoreError::Compacted`]).
+    ///
+    /// All or nothing: where it fails, or the process dies within, what was there is there still. An implementation
+    /// that cannot do so (etcd has no transaction of that size) is then refused, by every call and at every start,
+    /// until a restore succeeds, rather than shown half restored.
+    async fn restore(&self, pairs: PairStream, floor: Revision) -> Result<Revision, StoreError>;
 
     /// The newest committed revision.
     async fn revision(&self) -> Result<Revision, StoreError>;

@@ -15,7 +15,12 @@ pub(super) struct Base {
     pub(super) added: Revision,
     /// etcd's revision of the key that says so; 0 if there is none.
     pub(super) written: i64,
+    /// Whether a restore has begun that is not done: what there is is not to be shown.
+    pub(super) restoring: bool,
 }
+
+/// What the key says before the number while a restore is not done.
+const RESTORING: &str = "restoring ";
 
 /// No key of etcd was ever written at this revision.
 const NEVER: i64 = -1;
@@ -47,9 +52,15 @@ impl Base {
     /// Reads the base from its key.
     pub(super) fn read(pair: Option<&EtcdPair>) -> Result<Self, StoreError> {
         let Some(pair) = pair else { return Ok(Self::default()) };
-        let number = pair.value_str().ok().and_then(|text| text.trim().parse().ok());
-        let added = number.ok_or_else(|| StoreError::Corrupt("the revision base in etcd is no number".to_owned()))?;
-        Ok(Self { added, written: pair.mod_revision() })
+        let text = pair.value_str().unwrap_or_default();
+        let (number, restoring) = text.strip_prefix(RESTORING).map_or((text, false), |number| (number, true));
+        let bad = |_| StoreError::Corrupt("the revision base in etcd is no number".to_owned());
+        Ok(Self { added: number.parse().map_err(bad)?, written: pair.mod_revision(), restoring })
+    }
+
+    /// What its key says.
+    pub(super) fn text(self) -> String {
+        format!("{}{}", if self.restoring { RESTORING } else { "" }, self.added)
     }
 }
 
@@ -152,7 +163,7 @@ mod tests {
     #[test]
     fn revisions_go_there_and_back() {
         for added in [0, 1_000] {
-            let base = Base { added, written: 0 };
+            let base = Base { added, ..Base::default() };
             assert_eq!(base.ours(1), added, "nothing has been written");
             assert_eq!((base.ours(2), base.expected(added + 1)), (added + 1, 2));
             for ours in added..added + 5 {
@@ -163,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_revision_from_before_the_base_is_none_of_etcds() {
-        let base = Base { added: 1_000, written: 7 };
+        let base = Base { added: 1_000, written: 7, restoring: false };
         assert_eq!(base.etcds(999), None);
         // Revision 0 would mean an absent key to etcd.
         for ours in [0, 998, 999, 1_000] {

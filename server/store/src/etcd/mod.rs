@@ -6,6 +6,7 @@
 //! - [`layout`]: keys and revisions.
 //! - [`feed`]: a watch that outlives connections and members.
 //! - [`compaction`]: one of the servers forgets old history from time to time.
+//! - [`restore`]: everything replaced, in steps that no other server takes part in.
 //!
 //! Everything is as durable as etcd makes it, a heartbeat too.
 
@@ -14,8 +15,9 @@ mod endpoints;
 mod failure;
 mod feed;
 mod layout;
+mod restore;
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse, TxnResponse};
@@ -23,7 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    EventStream, Expect, KeyValue, Range, RangeOptions, Revision, Store, StoreError, Write, WriteOutcome,
+    EventStream, Expect, KeyValue, PairStream, Range, RangeOptions, Revision, Store, StoreError, Write, WriteOutcome,
 };
 use endpoints::{Again, Endpoints};
 use failure::Failure;
@@ -84,6 +86,14 @@ pub struct EtcdStore {
     inner: Arc<Inner>,
 }
 
+/// What a read found.
+struct Found {
+    base: Base,
+    /// etcd's revision then.
+    revision: i64,
+    answer: Option<GetResponse>,
+}
+
 /// What the store and its tasks share.
 struct Inner {
     endpoints: Endpoints,
@@ -94,6 +104,10 @@ struct Inner {
 
 fn closed() -> StoreError {
     StoreError::Unavailable("the datastore is closed".to_owned())
+}
+
+fn unrestored() -> StoreError {
+    StoreError::Unavailable("a snapshot is being restored; if that was broken off, restore one again".to_owned())
 }
 
 /// The revision of etcd that an answer was made at.
@@ -122,7 +136,11 @@ impl EtcdStore {
             base: watch::Sender::default(),
             stop: CancellationToken::new(),
         });
-        inner.newest().await?;
+        match inner.newest().await {
+            // A store that is not restored is opened to be restored; nothing else can be done with it.
+            Err(_) if inner.base().restoring => {}
+            other => drop(other?),
+        }
         if let Some(every) = options.compact_every {
             tokio::spawn(compaction::run(Arc::clone(&inner), every));
         }
@@ -131,9 +149,9 @@ impl EtcdStore {
 
     /// A value that servers share beside the cluster's state, if it has been set.
     pub async fn shared(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = self.inner.layout.shared_key(name);
-        let answer = self.inner.read(&key, GetOptions::new()).await.map_err(Failure::into_error)?;
-        Ok(answer.kvs().first().map(|pair| pair.value().to_vec()))
+        let txn = Txn::new().and_then([TxnOp::get(self.inner.layout.shared_key(name), None)]);
+        let response = self.inner.transact(Again::Harmless, txn).await.map_err(Failure::into_error)?;
+        Ok(found(&response, 0).map(|pair| pair.value().to_vec()))
     }
 
     /// Sets such a value unless another has done so before; gives the one that is there now.
@@ -159,13 +177,23 @@ impl Inner {
         *self.base.borrow()
     }
 
-    /// A read that has all that was acknowledged before it.
-    async fn read(&self, key: &str, options: GetOptions) -> Result<GetResponse, Failure> {
-        let call = |member: &endpoints::Member| {
-            let (mut kv, key, options) = (member.kv.clone(), key.to_owned(), options.clone());
-            async move { kv.get(key, Some(options)).await }
+    /// A read that has all that was acknowledged before it, with the base that its revisions have.
+    async fn read(&self, read: Option<TxnOp>) -> Result<Found, Failure> {
+        let base = TxnOp::get(self.layout.base_key(), None);
+        let txn = Txn::new().and_then(iter::once(base).chain(read).collect::<Vec<_>>());
+        let response = self.transact(Again::Harmless, txn).await?;
+        let mut answers = response.op_responses().into_iter();
+        let mut next = || match answers.next() {
+            Some(TxnOpResponse::Get(answer)) => Some(answer),
+            _ => None,
         };
-        self.endpoints.call(Again::Harmless, call).await
+        let base = next().and_then(|answer| answer.kvs().first().cloned());
+        let base = Base::read(base.as_ref()).map_err(Failure::Final)?;
+        self.set_base(base);
+        if base.restoring {
+            return Err(Failure::Final(unrestored()));
+        }
+        Ok(Found { base, revision: revision_of(response.header()), answer: next() })
     }
 
     async fn transact(&self, again: Again, txn: Txn) -> Result<TxnResponse, Failure> {
@@ -204,32 +232,37 @@ impl Inner {
         }
     }
 
-    /// The newest revision, and what is added to etcd's, in one read.
     async fn newest(&self) -> Result<Revision, StoreError> {
-        let answer = self.read(&self.layout.base_key(), GetOptions::new()).await.map_err(Failure::into_error)?;
-        let base = Base::read(answer.kvs().first())?;
-        self.set_base(base);
-        Ok(base.ours(revision_of(answer.header())))
+        let found = self.read(None).await.map_err(Failure::into_error)?;
+        Ok(found.base.ours(found.revision))
+    }
+
+    /// etcd's revision of one of ours, unless it is from before the base.
+    async fn etcds(&self, base: Base, asked: Revision) -> Result<i64, StoreError> {
+        match base.etcds(asked).filter(|etcd| *etcd > 0) {
+            Some(etcds) => Ok(etcds),
+            None => Err(self.explain(Failure::Compacted, asked).await),
+        }
     }
 
     /// etcd's revision of one of ours, if it can be read.
     async fn readable(&self, asked: Revision) -> Result<i64, StoreError> {
-        let at = self.base().etcds(asked).filter(|etcd| *etcd > 0);
-        let Some(at) = at else { return Err(self.explain(Failure::Compacted, asked).await) };
-        let checked = self.read(&self.layout.base_key(), GetOptions::new().with_revision(at)).await;
-        match checked {
-            Ok(_) => Ok(at),
+        let at = self.etcds(self.base(), asked).await?;
+        let there = TxnOp::get(self.layout.base_key(), Some(GetOptions::new().with_revision(at)));
+        match self.read(Some(there)).await {
+            Ok(found) if found.base.etcds(asked) == Some(at) => Ok(at),
+            Ok(_) => Err(self.explain(Failure::Compacted, asked).await),
             Err(failure) => Err(self.explain(failure, asked).await),
         }
     }
 
     /// One page of a range, in as many pieces as its size needs.
-    async fn page(&self, first: &str, end: &str, at: i64, limit: usize) -> Result<GetResponse, Failure> {
+    async fn page(&self, (first, end): (&str, &str), at: i64, limit: usize) -> Result<Found, Failure> {
         let mut limit = limit.clamp(1, PAGE_KEYS);
         loop {
             let keys = i64::try_from(limit).unwrap_or(i64::MAX);
             let options = GetOptions::new().with_range(end).with_limit(keys).with_revision(at);
-            match self.read(first, options).await {
+            match self.read(Some(TxnOp::get(first, Some(options)))).await {
                 Err(Failure::TooMuch) if limit > 1 => limit /= 2,
                 answer => return answer,
             }
@@ -237,25 +270,24 @@ impl Inner {
     }
 
     async fn range(&self, prefix: &str, options: &RangeOptions) -> Result<Range, StoreError> {
-        let base = self.base();
         let (mut first, end) = self.layout.bounds(prefix, options.start_after.as_deref());
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
-        let asked = options.revision.unwrap_or_default();
-        let mut at = match options.revision {
-            None => 0,
-            Some(asked) => {
-                let etcds = base.etcds(asked).filter(|etcd| *etcd > 0);
-                let Some(at) = etcds else { return Err(self.explain(Failure::Compacted, asked).await) };
-                at
-            }
+        let mut base = self.base();
+        let (asked, mut at) = match options.revision {
+            Some(asked) => (asked, self.etcds(base, asked).await?),
+            None => (0, 0),
         };
         let mut items = Vec::new();
         loop {
-            let page = match self.page(&first, &end, at, limit - items.len()).await {
-                Ok(page) => page,
+            let found = match self.page((&first, &end), at, limit - items.len()).await {
+                Ok(found) if at == 0 || found.base == base => found,
+                Ok(_) => return Err(self.explain(Failure::Compacted, asked).await),
                 Err(failure) => return Err(self.explain(failure, asked).await),
             };
-            at = if at == 0 { revision_of(page.header()) } else { at };
+            if at == 0 {
+                (base, at) = (found.base, found.revision);
+            }
+            let page = found.answer.ok_or_else(|| StoreError::Corrupt("etcd gives no range".to_owned()))?;
             for pair in page.kvs() {
                 items.push(self.layout.pair(pair, base)?);
             }
@@ -271,13 +303,18 @@ impl Inner {
     }
 
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError> {
-        let answer = self.read(&self.layout.key(key), GetOptions::new()).await.map_err(Failure::into_error)?;
-        answer.kvs().first().map(|pair| self.layout.pair(pair, self.base())).transpose()
+        let read = TxnOp::get(self.layout.key(key), None);
+        let found = self.read(Some(read)).await.map_err(Failure::into_error)?;
+        let pair = found.answer.as_ref().and_then(|answer| answer.kvs().first());
+        pair.map(|pair| self.layout.pair(pair, found.base)).transpose()
     }
 
     /// One compare-and-swap; `None` where revisions have got another base meanwhile, so that nothing was done.
     async fn swap(&self, write: &Write) -> Result<Option<WriteOutcome>, StoreError> {
         let base = self.base();
+        if base.restoring {
+            return Err(unrestored());
+        }
         let (key, base_key) = (self.layout.key(&write.key), self.layout.base_key());
         let expected = match write.expect {
             Expect::Absent => 0,
@@ -301,7 +338,7 @@ impl Inner {
         let newer = Base::read(found(&response, 1).as_ref())?;
         if newer.written != base.written {
             self.set_base(newer);
-            return Ok(None);
+            return if newer.restoring { Err(unrestored()) } else { Ok(None) };
         }
         let there = found(&response, 0).map(|pair| self.layout.pair(&pair, base)).transpose()?;
         Ok(Some(WriteOutcome::Mismatch(there)))
@@ -360,6 +397,13 @@ impl Store for EtcdStore {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.inner.explain(failure, before).await),
         }
+    }
+
+    async fn restore(&self, pairs: PairStream, floor: Revision) -> Result<Revision, StoreError> {
+        if self.inner.stop.is_cancelled() {
+            return Err(closed());
+        }
+        restore::run(&self.inner, pairs, floor).await
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {

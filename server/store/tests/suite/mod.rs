@@ -1,5 +1,7 @@
 //! What every store must do, one function a behaviour.
 
+mod restore;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use skiff_store::{
 };
 
 use crate::etcd_server::Etcd;
+pub use restore::*;
 
 /// A store, and where it lives.
 pub struct Place {
