@@ -13,7 +13,7 @@ use skiff_agent::{
     Agent, Config as AgentConfig, Credentials, RuntimeEndpoint, ServiceProxy,
     runtime::process::{ProcessConfig, RuntimeProcess},
 };
-use skiff_server::{Config as ServerConfig, Server};
+use skiff_server::{Config as ServerConfig, Datastore, Server};
 use tokio_util::sync::CancellationToken;
 
 use crate::token_flags::TokenFlags;
@@ -89,6 +89,8 @@ pub(crate) struct Defaults {
     pub(crate) kubelet_port: u16,
     /// Where the kubeconfig goes; `None` for the folder.
     pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// Where the cluster's state is kept.
+    pub(crate) datastore: Datastore,
 }
 
 /// A running cluster.
@@ -267,6 +269,7 @@ async fn start_server(
         cluster_cidr: args.cluster_cidr.clone().unwrap_or_else(|| defaults.cluster_cidr.to_owned()),
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
         node_port_range: args.service_node_port_range.clone(),
+        datastore: defaults.datastore.clone(),
         token: args.token.given()?,
     };
     Server::start(config, cancel).await.context("starting the control plane")

@@ -16,9 +16,6 @@ use crate::{Ascending, PairStream, Revision, StoreError};
 /// default.
 const STEP: (usize, usize) = (100, 1 << 20);
 
-/// How often a step is tried again of which it is not known whether it was done.
-const TRIES: usize = 5;
-
 /// A restore under way.
 struct Restore<'a> {
     inner: &'a Inner,
@@ -86,23 +83,14 @@ impl<'a> Restore<'a> {
     async fn set(&self, base: Base) -> Result<Base, StoreError> {
         let key = self.inner.layout.base_key();
         let same = Compare::mod_revision(key.clone(), CompareOp::Equal, self.base.written);
-        let txn = Txn::new()
-            .when([same])
-            .and_then([TxnOp::put(key.clone(), base.text(), None)])
-            .or_else([TxnOp::get(key, None)]);
-        let mut failure = overtaken();
-        for _ in 0..TRIES {
-            match self.inner.transact(Again::Never, txn.clone()).await {
-                Ok(response) if response.succeeded() => {
-                    let base = Base { written: revision_of(response.header()), ..base };
-                    self.inner.set_base(base);
-                    return Ok(base);
-                }
-                Ok(_) => return Err(overtaken()),
-                Err(error) => failure = error.into_error(),
-            }
+        let txn = Txn::new().when([same]).and_then([TxnOp::put(key, base.text(), None)]);
+        let response = self.inner.transact(Again::Never, txn).await.map_err(Failure::into_error)?;
+        if !response.succeeded() {
+            return Err(overtaken());
         }
-        Err(failure)
+        let base = Base { written: revision_of(response.header()), ..base };
+        self.inner.set_base(base);
+        Ok(base)
     }
 
     /// Says that it is done, and forgets all history.
