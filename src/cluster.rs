@@ -13,7 +13,7 @@ use skiff_agent::{
     Agent, Config as AgentConfig, Credentials, RuntimeEndpoint, ServiceProxy,
     runtime::process::{ProcessConfig, RuntimeProcess},
 };
-use skiff_server::{Config as ServerConfig, Server, snapshot};
+use skiff_server::{Config as ServerConfig, Datastore, Server, snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::token_flags::TokenFlags;
@@ -101,6 +101,8 @@ pub(crate) struct Defaults {
     pub(crate) write_kubeconfig: Option<PathBuf>,
     /// When snapshots are made.
     pub(crate) snapshot_schedule: &'static str,
+    /// Where the cluster's state is kept.
+    pub(crate) datastore: Datastore,
 }
 
 /// A running cluster.
@@ -287,6 +289,7 @@ async fn start_server(
         cluster_cidr: args.cluster_cidr.clone().unwrap_or_else(|| defaults.cluster_cidr.to_owned()),
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
         node_port_range: args.service_node_port_range.clone(),
+        datastore: defaults.datastore.clone(),
         token: args.token.given()?,
         snapshots: snapshots(args, defaults, data_dir)?,
     };

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod config_file;
+mod datastore_flags;
 mod dev;
 mod image;
 mod output;

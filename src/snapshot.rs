@@ -23,6 +23,7 @@ use skiff_server::{
 
 use crate::{
     cluster::{found_data_dir, host_name, lock, runtime, try_lock},
+    datastore_flags::DatastoreFlags,
     output::{Format, age, size, table},
     token_flags::TokenFlags,
 };
@@ -58,7 +59,7 @@ enum Command {
         #[arg(long, env = "SKIFF_NODE_NAME")]
         node_name: Option<String>,
         #[command(flatten)]
-        token: TokenFlags,
+        at: At,
         /// How to print it.
         #[arg(long, short, value_enum, default_value_t)]
         output: Format,
@@ -80,12 +81,12 @@ enum Command {
         #[arg(long, short, value_enum, default_value_t)]
         output: Format,
     },
-    /// Makes the cluster what it was; the server must not run. What was there is moved aside.
+    /// Makes the cluster what it was; no server of it must run. What was there is moved aside.
     Restore {
         /// The snapshot's file, or its name in the folder.
         snapshot: String,
         #[command(flatten)]
-        token: TokenFlags,
+        at: At,
     },
     /// Removes all but the newest of each name.
     Prune {
@@ -105,6 +106,15 @@ enum Command {
     },
 }
 
+/// The cluster's secret, and where its objects are.
+#[derive(clap::Args)]
+struct At {
+    #[command(flatten)]
+    token: TokenFlags,
+    #[command(flatten)]
+    datastore: DatastoreFlags,
+}
+
 /// Where things are.
 struct Places {
     data_dir: PathBuf,
@@ -119,13 +129,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let folder = args.snapshot_dir.unwrap_or_else(|| server_dir.join(snapshot::FOLDER));
     let places = Places { data_dir, server_dir, folder };
     match args.command {
-        Command::Save { name, node_name, token, output } => {
+        Command::Save { name, node_name, at, output } => {
             let node = node_name.map_or_else(host_name, Ok)?;
-            runtime()?.block_on(save(&places, &name, node, &token, output))
+            runtime()?.block_on(save(&places, &name, node, &at, output))
         }
         Command::List { output } => list(&places, output),
         Command::Status { snapshot, token, output } => status(&places, &snapshot, &token, output),
-        Command::Restore { snapshot, token } => runtime()?.block_on(restore_snapshot(&places, &snapshot, &token)),
+        Command::Restore { snapshot, at } => runtime()?.block_on(restore_snapshot(&places, &snapshot, &at)),
         Command::Prune { name, snapshot_retention } => {
             let removed = folder::prune(&places.folder, name.as_deref(), None, snapshot_retention)?;
             removed.iter().for_each(|one| println!("removed {}", one.path.display()));
@@ -152,11 +162,11 @@ fn token_of(places: &Places, flags: &TokenFlags) -> Result<Option<Token>> {
     }
 }
 
-async fn save(places: &Places, name: &str, node: String, token: &TokenFlags, output: Format) -> Result<()> {
+async fn save(places: &Places, name: &str, node: String, at: &At, output: Format) -> Result<()> {
     folder::check_name(name)?;
     let (path, header) = match try_lock(&places.data_dir)? {
         // It is held until the snapshot is made: no server starts meanwhile.
-        Some(_lock) => save_at_rest(places, name, node, token).await?,
+        Some(_lock) => save_at_rest(places, name, node, at).await?,
         None => save_running(places, name).await?,
     };
     match output {
@@ -180,11 +190,11 @@ async fn save_running(places: &Places, name: &str) -> Result<(PathBuf, Header)> 
 }
 
 /// Reads the datastore of a server that does not run.
-async fn save_at_rest(places: &Places, name: &str, node: String, flags: &TokenFlags) -> Result<(PathBuf, Header)> {
+async fn save_at_rest(places: &Places, name: &str, node: String, at: &At) -> Result<(PathBuf, Header)> {
     restore::finish_interrupted(&places.server_dir)?;
     let no_token = || format!("{} has no server token: give --token", places.server_dir.display());
-    let token = token_of(places, flags)?.with_context(no_token)?;
-    let source = Source::at_rest(&places.server_dir)?;
+    let token = token_of(places, &at.token)?.with_context(no_token)?;
+    let source = Source::at_rest(&at.datastore.datastore()?, &places.server_dir).await?;
     let request = Request {
         folder: places.folder.clone(),
         name: name.to_owned(),
@@ -270,10 +280,9 @@ fn describe(path: &Path, header: &Header, state: &str) -> String {
     table(&lines)
 }
 
-async fn restore_snapshot(places: &Places, named: &str, flags: &TokenFlags) -> Result<()> {
+async fn restore_snapshot(places: &Places, named: &str, at: &At) -> Result<()> {
     let path = folder::find(&places.folder, named);
-    let token = token_of(places, flags)?;
-    let Some(token) = token else {
+    let Some(token) = token_of(places, &at.token)? else {
         bail!(
             "there is no server token in {}: give the one that the snapshot was made with, --token or --token-file",
             places.server_dir.display()
@@ -287,7 +296,7 @@ async fn restore_snapshot(places: &Places, named: &str, flags: &TokenFlags) -> R
         snapshot: path.clone(),
         token,
         server_dir: places.server_dir.clone(),
-        datastore: None,
+        datastore: at.datastore.datastore()?,
         now: Timestamp::now(),
     };
     let Restored { header, revision, before } = restore::restore(request).await?;

@@ -6,12 +6,15 @@
 
 pub mod admin;
 mod components;
+mod datastore;
+mod election;
 mod files;
 mod identities;
 mod kubeconfig;
 mod manifests;
 pub mod pki;
 pub mod seal;
+mod shared_pki;
 pub mod snapshot;
 pub mod token;
 
@@ -22,7 +25,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use skiff_api::{kinds::Kinds, status::ApiError};
 use skiff_apiserver::{
     bootstrap,
@@ -30,23 +32,21 @@ use skiff_apiserver::{
     strategy::services::Cidr,
 };
 use skiff_client::client::Client;
-use skiff_store::{Store, StoreError, cache::Cacher, sqlite::SqliteStore};
+use skiff_store::{Store, StoreError, cache::Cacher};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
 use pki::{Identity, Pki, PkiError};
+use seal::SealError;
 use snapshot::SnapshotError;
 use token::{Token, TokenError};
 
+pub use datastore::Datastore;
+pub use skiff_store::etcd::EtcdTls;
+
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
-
-/// The datastore's file, below the control plane's folder.
-pub(crate) const SQLITE_FILE: &str = "state.db";
-
-/// The datastore's kind, as snapshots tell it.
-pub(crate) const SQLITE: &str = "sqlite";
 
 /// What the control plane is told at its start.
 #[derive(Clone, Debug)]
@@ -67,6 +67,8 @@ pub struct Config {
     pub service_cidr: String,
     /// The range of node ports, `FIRST-LAST`.
     pub node_port_range: String,
+    /// Where the cluster's state is kept.
+    pub datastore: Datastore,
     /// The server token, where the operator gives one.
     pub token: Option<String>,
     /// Snapshots.
@@ -107,11 +109,14 @@ pub enum ServerError {
     /// A certificate that was just made cannot be used.
     #[error("the TLS set-up")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The certificates that servers share.
+    #[error("the cluster's certificates in the datastore")]
+    SharedPki(#[source] SealError),
     /// The datastore.
-    #[error("the datastore {path}")]
+    #[error("the datastore {place}")]
     Store {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its addresses.
+        place: String,
         /// What went wrong.
         #[source]
         source: StoreError,
@@ -147,7 +152,7 @@ pub struct Server {
     identities: Identities,
     url: String,
     admin: Client,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     cacher: Arc<Cacher>,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -162,10 +167,11 @@ impl Server {
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
         let token = Token::resolve(config.token.as_deref(), &token::path(&config.data_dir), token::random()?)?;
-        let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
+        let opened = datastore::open(&config.datastore, &config.data_dir).await?;
+        let pki = shared_pki::open(&opened, config.data_dir.join("tls"), &token).await?;
         token.keep(&token::path(&config.data_dir), pki.server_ca())?;
         let identities = Identities::issue(&pki, &config, &registry_config)?;
-        let (store, cacher) = open_store(&config.data_dir).await?;
+        let (cacher, store) = (opened.cache().await?, opened.store);
 
         let client_ca = pki.client_ca().to_owned();
         let registry_config = RegistryConfig { advertise_port: port, client_ca, ..registry_config };
@@ -187,8 +193,8 @@ impl Server {
             }
         });
         let admin = Client::new(api.local(components::administrator(), "skiff"));
-        components::start(&api, &config, &pki, &tasks, &cancel);
-        let source = snapshot::Source::new(Arc::clone(&store) as Arc<dyn Store>, SQLITE, &config.data_dir, &pki);
+        components::start(&api, &config, &pki, store.sole_writer(), &tasks, &cancel);
+        let source = snapshot::Source::new(Arc::clone(&store), config.datastore.kind(), &config.data_dir, &pki);
         components::add_snapshots(&api, source, token, config.snapshots, &tasks, &cancel)?;
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
         let server = Self { pki, identities, url, admin, store, cacher, tasks, cancel };
@@ -261,17 +267,6 @@ fn reachable(bind: IpAddr) -> IpAddr {
 async fn listen(config: &Config) -> Result<TcpListener, ServerError> {
     let address = SocketAddr::new(config.bind_address, config.port);
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
-}
-
-async fn open_store(data_dir: &Path) -> Result<(Arc<SqliteStore>, Arc<Cacher>), ServerError> {
-    let path = data_dir.join(SQLITE_FILE);
-    let failed = |source| ServerError::Store { path: path.clone(), source };
-    let store = Arc::new(SqliteStore::open(&path).map_err(failed)?);
-    let selectable = |storage: &skiff_api::kinds::StorageKey| {
-        Kinds::builtin().stored_as(storage).map(|def| def.selectable.clone()).unwrap_or_default()
-    };
-    let cacher = Cacher::start(Arc::clone(&store) as Arc<dyn Store>, selectable).await.map_err(failed)?;
-    Ok((store, cacher))
 }
 
 fn registry_config(config: &Config) -> Result<RegistryConfig, ServerError> {

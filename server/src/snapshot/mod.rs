@@ -5,7 +5,7 @@
 //! a cluster that nobody can talk to.
 //!
 //! - [`save`]: from a datastore, at one revision, while it is written to.
-//! - [`restore`]: into a folder where no server runs, all or nothing.
+//! - [`restore`]: into a folder where no server runs (and into an etcd that no server uses), all or nothing.
 //! - [`folder`]: names, the list, what may go.
 //! - [`service`]: in a running server: on demand and on a schedule.
 //!

@@ -10,7 +10,6 @@ use std::{
     fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use futures::{StreamExt, stream};
@@ -25,7 +24,13 @@ use super::{
     records::Record,
     save::make_private_folder,
 };
-use crate::{SQLITE_FILE, files::write_private, token::Token};
+use crate::{
+    Datastore, ServerError,
+    datastore::{self, Opened, SQLITE_FILE},
+    files::write_private,
+    shared_pki,
+    token::Token,
+};
 
 /// Where a restore is built, below the server's folder.
 const STAGING: &str = "restoring";
@@ -49,8 +54,8 @@ pub struct Request {
     pub token: Token,
     /// The server's folder. The caller holds the lock that keeps servers from starting on it.
     pub server_dir: PathBuf,
-    /// A datastore elsewhere that takes the objects; `None` for SQLite in the server's folder.
-    pub datastore: Option<Arc<dyn Store>>,
+    /// Where the objects go. Servers that share an etcd must all be stopped.
+    pub datastore: Datastore,
     /// Now.
     pub now: Timestamp,
 }
@@ -71,7 +76,7 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 }
 
 /// Restores a snapshot. It is read whole and verified first.
-pub async fn restore(request: Request) -> Result<Restored, SnapshotError> {
+pub async fn restore(request: Request) -> Result<Restored, ServerError> {
     let (path, secret) = (request.snapshot.clone(), request.token.secret().to_owned());
     let header = blocking(move || verify(&path, &secret)).await?;
     make_private_folder(&request.server_dir)?;
@@ -81,16 +86,8 @@ pub async fn restore(request: Request) -> Result<Restored, SnapshotError> {
     make_private_folder(&staging.join(KEYS_FOLDER))?;
     let floor = header.revision.max(newest_there(&request).await?).saturating_add(REVISIONS_SKIPPED);
     let revision = match &request.datastore {
-        Some(store) => fill(&**store, &request, floor).await?,
-        None => {
-            let opened = SqliteStore::open(&staging.join(SQLITE_FILE));
-            let store = opened.map_err(|source| SnapshotError::Store { action: "making", source })?;
-            let revision = fill(&store, &request, floor).await?;
-            store.close().await.map_err(|source| SnapshotError::Store { action: "closing", source })?;
-            drop(store);
-            nothing_left_in_log(&staging)?;
-            revision
-        }
+        Datastore::Embedded => fill_embedded(&staging, &request, floor).await?,
+        shared => fill_shared(&datastore::open(shared, &request.server_dir).await?, &request, floor).await?,
     };
     keep_token(&request.token, &staging)?;
     let before = format!("before-restore-{}", request.now.as_second());
@@ -110,7 +107,7 @@ async fn blocking<T: Send + 'static>(
 /// one that cannot be opened now is not touched.
 async fn newest_there(request: &Request) -> Result<Revision, SnapshotError> {
     let path = request.server_dir.join(SQLITE_FILE);
-    if request.datastore.is_some() || !path.exists() {
+    if !matches!(request.datastore, Datastore::Embedded) || !path.exists() {
         return Ok(0);
     }
     let newest = async {
@@ -126,6 +123,27 @@ async fn newest_there(request: &Request) -> Result<Revision, SnapshotError> {
         }
         newest => newest.map_err(|source| SnapshotError::Store { action: "opening", source }),
     }
+}
+
+/// Into a new file beside what is there.
+async fn fill_embedded(staging: &Path, request: &Request, floor: Revision) -> Result<Revision, SnapshotError> {
+    let store = SqliteStore::open(&staging.join(SQLITE_FILE));
+    let store = store.map_err(|source| SnapshotError::Store { action: "making", source })?;
+    let revision = fill(&store, request, floor).await?;
+    store.close().await.map_err(|source| SnapshotError::Store { action: "closing", source })?;
+    drop(store);
+    nothing_left_in_log(staging)?;
+    Ok(revision)
+}
+
+/// Into a datastore that servers share, with the authorities that they share there. Where this is interrupted, the
+/// datastore refuses everything until it is done again.
+async fn fill_shared(opened: &Opened, request: &Request, floor: Revision) -> Result<Revision, ServerError> {
+    let revision = fill(&*opened.store, request, floor).await?;
+    let keys = request.server_dir.join(STAGING).join(KEYS_FOLDER);
+    shared_pki::replace(opened, keys, &request.token, request.now).await?;
+    opened.store.close().await.map_err(|source| opened.failed(source))?;
+    Ok(revision)
 }
 
 /// All is in the file itself: only that is moved.

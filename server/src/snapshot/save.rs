@@ -10,7 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use skiff_store::{KeyValue, RangeOptions, Revision, SqliteStore, Store, StoreError};
+use skiff_store::{KeyValue, RangeOptions, Revision, Store, StoreError};
 use tokio::sync::mpsc;
 
 use super::{
@@ -21,7 +21,8 @@ use super::{
     records::{MAX_FILE_BYTES, Record, is_file_name},
 };
 use crate::{
-    KUBERNETES_VERSION, SQLITE, SQLITE_FILE,
+    Datastore, KUBERNETES_VERSION, ServerError,
+    datastore::{self, SQLITE_FILE},
     pki::Pki,
     seal::{Key, Stretch},
     token::authority_hash,
@@ -60,23 +61,21 @@ impl Source {
         Self { store, datastore, server_dir: server_dir.to_owned(), authority: authority_hash(pki.server_ca()) }
     }
 
-    /// The source of a server that does not run: what its folder holds. The caller holds the lock that keeps servers
-    /// from starting on it, and closes the store.
-    pub fn at_rest(server_dir: &Path) -> Result<Self, SnapshotError> {
-        let path = server_dir.join(SQLITE_FILE);
-        let there = fs::metadata(&path);
-        there.map_err(|source| SnapshotError::File { action: "opening the datastore", path: path.clone(), source })?;
+    /// The source of a server that does not run: what its folder and its datastore hold. The caller holds the lock that
+    /// keeps servers from starting on the folder, and closes the store.
+    pub async fn at_rest(datastore: &Datastore, server_dir: &Path) -> Result<Self, ServerError> {
+        if let Datastore::Embedded = datastore {
+            // Opening would make one.
+            let path = server_dir.join(SQLITE_FILE);
+            let failed = |source| SnapshotError::File { action: "opening the datastore", path: path.clone(), source };
+            fs::metadata(&path).map_err(failed)?;
+        }
         let ca = server_dir.join(KEYS_FOLDER).join("server-ca.crt");
         let server_ca = fs::read_to_string(&ca);
         let server_ca = server_ca.map_err(|source| SnapshotError::File { action: "reading", path: ca, source })?;
-        let store = SqliteStore::open(&path);
-        let store = store.map_err(|source| SnapshotError::Store { action: "opening", source })?;
-        Ok(Self {
-            store: Arc::new(store),
-            datastore: SQLITE,
-            server_dir: server_dir.to_owned(),
-            authority: authority_hash(&server_ca),
-        })
+        let store = datastore::open(datastore, server_dir).await?.store;
+        let authority = authority_hash(&server_ca);
+        Ok(Self { store, datastore: datastore.kind(), server_dir: server_dir.to_owned(), authority })
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! - [`Store`]: keys and values with revisions; every write is one compare-and-swap.
 //! - [`SqliteStore`]: one file, one writer thread with group commit.
+//! - [`EtcdStore`]: etcd, where there are several servers.
 //! - [`MemoryStore`]: the same semantics without a file, for tests and throw-away clusters.
 //! - [`cache`]: every object in memory as encoded bytes; what the API server reads and watches.
 //!
@@ -15,6 +16,7 @@
 //! always a whole prefix of the history. See [`sqlite`] for what a power loss does to the rest.
 
 pub mod cache;
+pub mod etcd;
 mod hub;
 mod keys;
 mod memory;
@@ -28,6 +30,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use skiff_api::kinds::Durability;
 
+pub use etcd::EtcdStore;
 pub use memory::MemoryStore;
 pub use restore::{Ascending, PairStream};
 pub use sqlite::SqliteStore;
@@ -116,6 +119,19 @@ pub struct Event {
     pub value: Option<Bytes>,
     /// The value before; `None` if the key was created.
     pub previous: Option<KeyValue>,
+}
+
+impl Event {
+    /// Says that all changes up to a revision have been told, where the revision itself was taken by something that
+    /// is no change of this store's keys: etcd, which others write to.
+    pub fn progress(revision: Revision) -> Self {
+        Self { key: String::new(), revision, value: None, previous: None }
+    }
+
+    /// Whether it only says how far a watch has come.
+    pub fn is_progress(&self) -> bool {
+        self.key.is_empty()
+    }
 }
 
 /// Why the store did not do what it was asked.
