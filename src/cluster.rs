@@ -13,8 +13,10 @@ use skiff_agent::{
     Agent, Config as AgentConfig, Credentials, RuntimeEndpoint, ServiceProxy,
     runtime::process::{ProcessConfig, RuntimeProcess},
 };
-use skiff_server::{Config as ServerConfig, Server};
+use skiff_server::{Config as ServerConfig, Datastore, Server, snapshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::token_flags::TokenFlags;
 
 /// How long everything together may take to end; what has not ended then is left to the operating system.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1900);
@@ -67,6 +69,18 @@ pub(crate) struct ClusterArgs {
     /// How many pods the node takes.
     #[arg(long, env = "SKIFF_MAX_PODS", default_value_t = 5000)]
     pub(crate) max_pods: u32,
+    #[command(flatten)]
+    pub(crate) token: TokenFlags,
+    /// When the server saves a snapshot by itself, in cron's form and this machine's time zone, e.g. "0 */12 * * *";
+    /// "" for never. By default twice a day for `skiff server`, never for `skiff dev`.
+    #[arg(long, value_name = "CRON", env = "SKIFF_SNAPSHOT_SCHEDULE_CRON")]
+    pub(crate) snapshot_schedule_cron: Option<String>,
+    /// How many scheduled snapshots are kept.
+    #[arg(long, value_name = "COUNT", env = "SKIFF_SNAPSHOT_RETENTION", default_value_t = crate::snapshot::RETENTION)]
+    pub(crate) snapshot_retention: usize,
+    /// Where snapshots are kept; by default server/snapshots in the folder that holds everything.
+    #[arg(long, value_name = "FOLDER", env = "SKIFF_SNAPSHOT_DIR")]
+    pub(crate) snapshot_dir: Option<PathBuf>,
 }
 
 /// Defaults that differ between `skiff dev` and `skiff server`.
@@ -85,6 +99,10 @@ pub(crate) struct Defaults {
     pub(crate) kubelet_port: u16,
     /// Where the kubeconfig goes; `None` for the folder.
     pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// When snapshots are made.
+    pub(crate) snapshot_schedule: &'static str,
+    /// Where the cluster's state is kept.
+    pub(crate) datastore: Datastore,
 }
 
 /// A running cluster.
@@ -221,15 +239,23 @@ impl Node {
 }
 
 /// One process a folder.
-fn lock(data_dir: &Path) -> Result<Flock<File>> {
-    let path = data_dir.join("lock");
-    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+pub(crate) fn lock(data_dir: &Path) -> Result<Flock<File>> {
+    let Some(lock) = try_lock(data_dir)? else {
+        bail!(
             "another skiff runs on {}: stop it first, or give this one its own --data-dir and --https-listen-port",
             data_dir.display()
-        ),
+        )
+    };
+    Ok(lock)
+}
+
+/// The folder's lock; `None` where another process has it.
+pub(crate) fn try_lock(data_dir: &Path) -> Result<Option<Flock<File>>> {
+    let path = data_dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(errno).with_context(|| format!("locking {}", path.display())),
     }
 }
@@ -263,8 +289,21 @@ async fn start_server(
         cluster_cidr: args.cluster_cidr.clone().unwrap_or_else(|| defaults.cluster_cidr.to_owned()),
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
         node_port_range: args.service_node_port_range.clone(),
+        datastore: defaults.datastore.clone(),
+        token: args.token.given()?,
+        snapshots: snapshots(args, defaults, data_dir)?,
     };
     Server::start(config, cancel).await.context("starting the control plane")
+}
+
+fn snapshots(args: &ClusterArgs, defaults: &Defaults, data_dir: &Path) -> Result<snapshot::service::Config> {
+    let folder = args.snapshot_dir.clone().unwrap_or_else(|| data_dir.join("server").join(snapshot::FOLDER));
+    Ok(snapshot::service::Config {
+        folder: std::path::absolute(folder)?,
+        schedule: args.snapshot_schedule_cron.clone().unwrap_or_else(|| defaults.snapshot_schedule.to_owned()),
+        retention: args.snapshot_retention,
+        node: args.node_name.clone().map_or_else(host_name, Ok)?,
+    })
 }
 
 async fn start_node(
@@ -305,7 +344,7 @@ async fn start_node(
 }
 
 /// The host's name as a node's name: lower case, without what a DNS name cannot hold.
-fn host_name() -> Result<String> {
+pub(crate) fn host_name() -> Result<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("asking for the host's name")?;
     let name = name.trim().to_lowercase();
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';

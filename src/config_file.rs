@@ -11,13 +11,15 @@ use serde_yaml_ng::Value;
 /// Where the file is when `--config` does not say.
 const DEFAULT_PATH: &str = "/etc/skiff/config.yaml";
 
-/// The subcommands that read the file.
-const READERS: [&str; 2] = ["server", "agent"];
+/// The subcommands that read the file, and which of its keys they take: all where none are named. A command beside a
+/// server takes what says where the server has its things.
+const READERS: [(&str, &[&str]); 3] = [("server", &[]), ("agent", &[]), ("snapshot", &["data-dir", "snapshot-dir"])];
 
 /// The command line with the file's flags put in behind the subcommand.
 pub(crate) fn arguments(mut line: Vec<OsString>) -> Result<Vec<OsString>> {
     let explicit = take_config_flag(&mut line)?;
-    let Some(at) = line.iter().position(|word| READERS.iter().any(|name| word == name)) else {
+    let reader = |word: &OsString| READERS.iter().find(|(name, _)| word == name);
+    let Some((at, (_, taken))) = line.iter().enumerate().find_map(|(at, word)| Some((at, reader(word)?))) else {
         return Ok(line);
     };
     let path = explicit.as_deref().unwrap_or_else(|| Path::new(DEFAULT_PATH));
@@ -26,7 +28,7 @@ pub(crate) fn arguments(mut line: Vec<OsString>) -> Result<Vec<OsString>> {
         Err(error) if error.kind() == ErrorKind::NotFound && explicit.is_none() => return Ok(line),
         Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
     };
-    let flags = flags_of(&text).with_context(|| format!("in {}", path.display()))?;
+    let flags = flags_of(&text, taken).with_context(|| format!("in {}", path.display()))?;
     line.splice(at + 1..at + 1, flags.into_iter().map(OsString::from));
     Ok(line)
 }
@@ -48,7 +50,7 @@ fn take_config_flag(line: &mut Vec<OsString>) -> Result<Option<Box<Path>>> {
 }
 
 /// The flags that a configuration file stands for.
-fn flags_of(text: &str) -> Result<Vec<String>> {
+fn flags_of(text: &str, taken: &[&str]) -> Result<Vec<String>> {
     let file: Value = serde_yaml_ng::from_str(text).context("it is not YAML")?;
     let mapping = match file {
         Value::Null => return Ok(Vec::new()),
@@ -58,6 +60,9 @@ fn flags_of(text: &str) -> Result<Vec<String>> {
     let mut flags = Vec::new();
     for (key, value) in &mapping {
         let Some(key) = key.as_str() else { bail!("the key {key:?} is no flag's name") };
+        if !taken.is_empty() && !taken.contains(&key) {
+            continue;
+        }
         let values = match value {
             Value::Sequence(values) => values.as_slice(),
             one => std::slice::from_ref(one),
@@ -84,10 +89,11 @@ mod tests {
     fn keys_become_flags() {
         let text = "https-listen-port: 7443\ntls-san: [a, b]\ndisable-agent: true\nverbose: false\nnode-name: n1\n";
         let flags = ["--https-listen-port=7443", "--tls-san=a", "--tls-san=b", "--disable-agent", "--node-name=n1"];
-        assert_eq!(flags_of(text).unwrap(), flags);
-        assert!(flags_of("").unwrap().is_empty());
-        assert!(flags_of("- a").is_err());
-        assert!(flags_of("a: {b: c}").is_err());
+        assert_eq!(flags_of(text, &[]).unwrap(), flags);
+        assert_eq!(flags_of(text, &["node-name"]).unwrap(), ["--node-name=n1"]);
+        assert!(flags_of("", &[]).unwrap().is_empty());
+        assert!(flags_of("- a", &[]).is_err());
+        assert!(flags_of("a: {b: c}", &[]).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use skiff_server::Datastore;
 use skiff_wasm::images::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         service_cidr: "127.43.0.0/16",
         kubelet_port: 0,
         write_kubeconfig: None,
+        snapshot_schedule: "",
+        datastore: Datastore::Embedded,
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

@@ -2,10 +2,13 @@
 
 mod cluster;
 mod config_file;
+mod datastore_flags;
 mod dev;
 mod image;
 mod output;
 mod server;
+mod snapshot;
+mod token_flags;
 mod wasm_runtime;
 
 use std::process::ExitCode;
@@ -33,6 +36,8 @@ enum Command {
     Server(Box<server::Args>),
     /// Puts images and components into the node, shows and removes them.
     Image(image::Args),
+    /// Saves the cluster into a file, lists, restores and removes such files.
+    Snapshot(snapshot::Args),
     /// Runs the Wasm runtime (started by the node; it speaks CRI).
     #[command(hide = true)]
     WasmRuntime(wasm_runtime::Args),
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(*args),
         Command::Server(args) => server::run(*args),
         Command::Image(args) => image::run(args),
+        Command::Snapshot(args) => snapshot::run(args),
         Command::WasmRuntime(args) => wasm_runtime::run(args),
     };
     match done {

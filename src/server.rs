@@ -8,13 +8,21 @@ use std::{
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime};
+use crate::{
+    cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime},
+    datastore_flags::DatastoreFlags,
+};
+
+/// When snapshots are made by default, as k3s does: at noon and midnight.
+const SNAPSHOT_SCHEDULE: &str = "0 */12 * * *";
 
 /// The options of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
+    #[command(flatten)]
+    datastore: DatastoreFlags,
     /// Runs the control plane alone.
     #[arg(long, env = "SKIFF_DISABLE_AGENT")]
     disable_agent: bool,
@@ -30,6 +38,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         service_cidr: "10.43.0.0/16",
         kubelet_port: 10250,
         write_kubeconfig: Some(PathBuf::from("/etc/skiff/skiff.yaml")),
+        snapshot_schedule: SNAPSHOT_SCHEDULE,
+        datastore: args.datastore.datastore()?,
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

@@ -5,14 +5,27 @@ set -euo pipefail
 tools=${1:?usage: tests/setup.sh FOLDER}
 mkdir -p "$tools"
 
-packages=(curl gcc openssl protobuf-compiler python3 python3-pip rustc-web cargo-web rust-web-src)
+packages=(
+  ca-certificates curl gcc libprotobuf-dev openssl protobuf-compiler python3 python3-pip
+  rustc-web cargo-web rust-web-src
+  etcd-server strace
+  containerd runc containernetworking-plugins busybox-static iproute2 iptables
+)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
 done
 if ((${#missing[@]})); then
   apt-get update -qq
+  # etcd's package starts a service, which no test wants: the tests start their own.
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  systemctl disable -q etcd 2>/dev/null || true
 fi
 # Debian marks its Python as managed; nothing but the linker is added to it.
 python3 -c 'import ziglang' 2>/dev/null ||

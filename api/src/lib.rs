@@ -27,6 +27,7 @@
 
 pub mod apply;
 pub mod convert;
+pub mod cron;
 mod data;
 pub mod decode;
 pub mod defaults;

@@ -68,20 +68,27 @@ impl Https {
         self.connection.set_identity(server_ca, identity)
     }
 
+    /// Posts to a path that is no resource, without a body, and waits up to `limit` for the answer.
+    pub async fn post(&self, path: &str, limit: Duration) -> Result<Bytes, ApiError> {
+        let request = || {
+            let mut builder = http::Request::post(format!("{}{path}", self.connection.base()))
+                .header(header::ACCEPT, "application/json")
+                .header(header::USER_AGENT, &self.user_agent);
+            if let Some(token) = self.connection.bearer() {
+                builder = builder.header(header::AUTHORIZATION, token);
+            }
+            let unfit = |e| ApiError::bad_request(format!("{path:?} cannot be put into a URL: {e}"));
+            builder.body(Full::new(Bytes::new())).map_err(unfit)
+        };
+        within(limit, async {
+            let response = checked(self.connection.send(request).await?).await?;
+            collect(response.into_body(), MAX_OBJECT_BYTES).await
+        })
+        .await
+    }
+
     async fn send(&self, request: &Request) -> Result<http::Response<Incoming>, ApiError> {
-        let response = self.connection.send(|| self.http_request(request)).await?;
-        if response.status().as_u16() < StatusCode::BAD_REQUEST.as_u16() {
-            return Ok(response);
-        }
-        let code = response.status().as_u16();
-        let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
-        let body = collect(response.into_body(), MAX_OBJECT_BYTES).await?;
-        let mut error = ApiError::from_status(code, &body);
-        let seconds = retry_after.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if let (Some(seconds), true) = (seconds, error.details.is_null()) {
-            error.details = serde_json::json!({"retryAfterSeconds": seconds});
-        }
-        Err(error)
+        checked(self.connection.send(|| self.http_request(request)).await?).await
     }
 
     fn http_request(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, ApiError> {
@@ -145,6 +152,22 @@ fn events(body: Incoming) -> WatchStream {
         }
     })
     .boxed()
+}
+
+/// An answer, or the error that it tells of.
+async fn checked(response: http::Response<Incoming>) -> Result<http::Response<Incoming>, ApiError> {
+    if response.status().as_u16() < StatusCode::BAD_REQUEST.as_u16() {
+        return Ok(response);
+    }
+    let code = response.status().as_u16();
+    let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
+    let body = collect(response.into_body(), MAX_OBJECT_BYTES).await?;
+    let mut error = ApiError::from_status(code, &body);
+    let seconds = retry_after.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if let (Some(seconds), true) = (seconds, error.details.is_null()) {
+        error.details = serde_json::json!({"retryAfterSeconds": seconds});
+    }
+    Err(error)
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {

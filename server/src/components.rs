@@ -3,22 +3,39 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use skiff_api::user::UserInfo;
 use skiff_apiserver::{
     authz::Authorizer,
     bootstrap,
-    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, health::CheckScope},
+    front::{
+        actions::Action, authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, health::CheckScope,
+    },
     registry::{Dispatch, Registry},
     server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
 };
-use skiff_client::{client::Client, informer::Informers};
-use skiff_store::{Store, sqlite::SqliteStore};
+use skiff_client::{client::Client, informer::Informers, recorder::EventRecorder};
+use skiff_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
-use crate::{Config, ServerError, identities::Identities, pki::Pki};
+use crate::{
+    Config, ServerError,
+    election::{Election, Timing},
+    identities::Identities,
+    pki::Pki,
+    snapshot::{
+        Source,
+        service::{self, Snapshots},
+    },
+    token::Token,
+};
 
 /// The program whose fields the controllers manage, as it is called in Kubernetes.
 const CONTROLLERS: &str = "kube-controller-manager";
+
+/// The scheduler's, which is the name of its Lease too, as the other is of the controllers'.
+const SCHEDULER: &str = "kube-scheduler";
 
 /// The prefix of a node's share of the pod addresses: 8,190 of them, so that addresses never cap a node.
 pub(crate) const NODE_PREFIX: u8 = 19;
@@ -44,7 +61,7 @@ pub(crate) fn api_server(
 
 /// What must be well for the API server to be live and ready: the datastore, and what every cluster has, which is
 /// there before anything listens.
-pub(crate) fn add_health(api: &ApiServer, store: &Arc<SqliteStore>) {
+pub(crate) fn add_health(api: &ApiServer, store: &Arc<dyn Store>) {
     let store = Arc::clone(store);
     let check = move || -> BoxFuture<'static, Result<(), String>> {
         let store = Arc::clone(&store);
@@ -54,17 +71,25 @@ pub(crate) fn add_health(api: &ApiServer, store: &Arc<SqliteStore>) {
     api.health().add_flag(bootstrap::READINESS, CheckScope::All).done();
 }
 
-/// Starts scheduler and controllers. All read through one set of informers; each writes as itself.
-pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &TaskTracker, cancel: &CancellationToken) {
-    let reader = Client::new(api.local(component("system:kube-controller-manager"), CONTROLLERS));
-    let informers = Informers::new(reader, cancel.child_token());
-    let scheduler = Client::new(api.local(component("system:kube-scheduler"), "kube-scheduler"));
-    tasks.spawn(skiff_scheduler::run(
-        scheduler,
-        informers.clone(),
-        skiff_scheduler::Config::default(),
-        cancel.child_token(),
-    ));
+/// Starts scheduler and controllers. All read through one set of informers; each writes as itself. Where other
+/// servers may run them too, they run while this one holds their Leases.
+pub(crate) fn start(
+    api: &Arc<ApiServer>,
+    config: &Config,
+    pki: &Pki,
+    alone: bool,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) {
+    let manager = Client::new(api.local(component("system:kube-controller-manager"), CONTROLLERS));
+    let informers = Informers::new(manager.clone(), cancel.child_token());
+    let scheduler = Client::new(api.local(component("system:kube-scheduler"), SCHEDULER));
+    let schedule = {
+        let (client, informers) = (scheduler.clone(), informers.clone());
+        move |cancel| {
+            skiff_scheduler::run(client.clone(), informers.clone(), skiff_scheduler::Config::default(), cancel)
+        }
+    };
     let as_controller = {
         let api = Arc::clone(api);
         move |name: &str| Client::new(api.local(service_account("kube-system", name), CONTROLLERS))
@@ -76,7 +101,35 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &Ta
             ..Default::default()
         },
     };
-    tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));
+    let control =
+        move |cancel| skiff_controllers::run_all(as_controller.clone(), informers.clone(), controllers.clone(), cancel);
+    if alone {
+        tasks.spawn(schedule(cancel.child_token()));
+        tasks.spawn(control(cancel.child_token()));
+        return;
+    }
+    let identity = format!("{}_{}", config.advertise_address, Uuid::new_v4());
+    let stand = |client, name| Election::new(client, name, &identity, Timing::default());
+    tasks.spawn(stand(scheduler, SCHEDULER).run(schedule, cancel.child_token()));
+    tasks.spawn(stand(manager, CONTROLLERS).run(control, cancel.child_token()));
+}
+
+/// Makes snapshots when an administrator asks, and on schedule.
+pub(crate) fn add_snapshots(
+    api: &Arc<ApiServer>,
+    source: Source,
+    token: Token,
+    config: service::Config,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<(), ServerError> {
+    let host = config.node.clone();
+    let snapshots = Snapshots::new(source, token, config, Arc::new(Timestamp::now))?;
+    api.actions().add(service::PATH, Arc::clone(&snapshots) as Arc<dyn Action>);
+    let writer = Client::new(api.local(administrator(), "skiff"));
+    let recorder = EventRecorder::new(writer, "skiff-snapshots", &host, cancel.child_token());
+    tasks.spawn(snapshots.follow_schedule(recorder, cancel.child_token()));
+    Ok(())
 }
 
 /// Who may do all: the identity of what the operator of this process asks for.

@@ -1,6 +1,7 @@
 //! The administrator's kubeconfig.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_yaml_ng::Value;
 
 use crate::pki::Identity;
 
@@ -32,4 +33,39 @@ current-context: {NAME}
 preferences: {{}}
 "
     )
+}
+
+/// What a kubeconfig of [`render`]'s says.
+pub(crate) struct Access {
+    pub(crate) url: String,
+    pub(crate) server_ca: String,
+    pub(crate) admin: Identity,
+}
+
+/// Reads what [`render`] wrote; `None` where it is something else.
+pub(crate) fn parse(text: &str) -> Option<Access> {
+    let file: Value = serde_yaml_ng::from_str(text).ok()?;
+    let (cluster, user) = (file.get("clusters")?.get(0)?.get("cluster")?, file.get("users")?.get(0)?.get("user")?);
+    let pem = |of: &Value, field| String::from_utf8(STANDARD.decode(of.get(field)?.as_str()?).ok()?).ok();
+    Some(Access {
+        url: cluster.get("server")?.as_str()?.to_owned(),
+        server_ca: pem(cluster, "certificate-authority-data")?,
+        admin: Identity { cert: pem(user, "client-certificate-data")?, key: pem(user, "client-key-data")? },
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rendered_is_read() {
+        let admin = Identity { cert: "cert".to_owned(), key: "key".to_owned() };
+        let access = parse(&render("https://127.0.0.1:6443", "ca", &admin)).unwrap();
+        let read =
+            (access.url.as_str(), access.server_ca.as_str(), access.admin.cert.as_str(), access.admin.key.as_str());
+        assert_eq!(read, ("https://127.0.0.1:6443", "ca", "cert", "key"));
+        assert!(parse("a: b").is_none() && parse("").is_none() && parse(": :").is_none());
+    }
 }

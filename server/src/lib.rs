@@ -4,12 +4,19 @@
 //! Scheduler and controllers are clients of the API server like any other: each asks as itself, through the
 //! in-process transport, and is authorized by RBAC.
 
+pub mod admin;
 mod components;
+mod datastore;
+mod election;
 mod files;
 mod identities;
 mod kubeconfig;
 mod manifests;
 pub mod pki;
+pub mod seal;
+mod shared_pki;
+pub mod snapshot;
+pub mod token;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,7 +25,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use skiff_api::{kinds::Kinds, status::ApiError};
 use skiff_apiserver::{
     bootstrap,
@@ -26,12 +32,18 @@ use skiff_apiserver::{
     strategy::services::Cidr,
 };
 use skiff_client::client::Client;
-use skiff_store::{Store, StoreError, cache::Cacher, sqlite::SqliteStore};
+use skiff_store::{Store, StoreError, cache::Cacher};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
 use pki::{Identity, Pki, PkiError};
+use seal::SealError;
+use snapshot::SnapshotError;
+use token::{Token, TokenError};
+
+pub use datastore::Datastore;
+pub use skiff_store::etcd::EtcdTls;
 
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
@@ -55,6 +67,12 @@ pub struct Config {
     pub service_cidr: String,
     /// The range of node ports, `FIRST-LAST`.
     pub node_port_range: String,
+    /// Where the cluster's state is kept.
+    pub datastore: Datastore,
+    /// The server token, where the operator gives one.
+    pub token: Option<String>,
+    /// Snapshots.
+    pub snapshots: snapshot::service::Config,
 }
 
 /// Why the control plane does not run.
@@ -82,14 +100,23 @@ pub enum ServerError {
     /// Certificates.
     #[error("the cluster's certificates")]
     Pki(#[from] PkiError),
+    /// The server token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Snapshots cannot be made as asked, or a restore that was interrupted cannot go on.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A certificate that was just made cannot be used.
     #[error("the TLS set-up")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The certificates that servers share.
+    #[error("the cluster's certificates in the datastore")]
+    SharedPki(#[source] SealError),
     /// The datastore.
-    #[error("the datastore {path}")]
+    #[error("the datastore {place}")]
     Store {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its addresses.
+        place: String,
         /// What went wrong.
         #[source]
         source: StoreError,
@@ -125,7 +152,7 @@ pub struct Server {
     identities: Identities,
     url: String,
     admin: Client,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     cacher: Arc<Cacher>,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -136,11 +163,15 @@ impl Server {
     /// [`Server::stopped`].
     pub async fn start(config: Config, cancel: CancellationToken) -> Result<Self, ServerError> {
         let registry_config = registry_config(&config)?;
+        snapshot::restore::finish_interrupted(&config.data_dir)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
-        let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
+        let token = Token::resolve(config.token.as_deref(), &token::path(&config.data_dir), token::random()?)?;
+        let opened = datastore::open(&config.datastore, &config.data_dir).await?;
+        let pki = shared_pki::open(&opened, config.data_dir.join("tls"), &token).await?;
+        token.keep(&token::path(&config.data_dir), pki.server_ca())?;
         let identities = Identities::issue(&pki, &config, &registry_config)?;
-        let (store, cacher) = open_store(&config.data_dir).await?;
+        let (cacher, store) = (opened.cache().await?, opened.store);
 
         let client_ca = pki.client_ca().to_owned();
         let registry_config = RegistryConfig { advertise_port: port, client_ca, ..registry_config };
@@ -162,9 +193,13 @@ impl Server {
             }
         });
         let admin = Client::new(api.local(components::administrator(), "skiff"));
-        components::start(&api, &config, &pki, &tasks, &cancel);
+        components::start(&api, &config, &pki, store.sole_writer(), &tasks, &cancel);
+        let source = snapshot::Source::new(Arc::clone(&store), config.datastore.kind(), &config.data_dir, &pki);
+        components::add_snapshots(&api, source, token, config.snapshots, &tasks, &cancel)?;
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
-        Ok(Self { pki, identities, url, admin, store, cacher, tasks, cancel })
+        let server = Self { pki, identities, url, admin, store, cacher, tasks, cancel };
+        server.write_kubeconfig(&admin::kubeconfig_path(&config.data_dir))?;
+        Ok(server)
     }
 
     /// The API server's URL from this machine.
@@ -232,17 +267,6 @@ fn reachable(bind: IpAddr) -> IpAddr {
 async fn listen(config: &Config) -> Result<TcpListener, ServerError> {
     let address = SocketAddr::new(config.bind_address, config.port);
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
-}
-
-async fn open_store(data_dir: &Path) -> Result<(Arc<SqliteStore>, Arc<Cacher>), ServerError> {
-    let path = data_dir.join("state.db");
-    let failed = |source| ServerError::Store { path: path.clone(), source };
-    let store = Arc::new(SqliteStore::open(&path).map_err(failed)?);
-    let selectable = |storage: &skiff_api::kinds::StorageKey| {
-        Kinds::builtin().stored_as(storage).map(|def| def.selectable.clone()).unwrap_or_default()
-    };
-    let cacher = Cacher::start(Arc::clone(&store) as Arc<dyn Store>, selectable).await.map_err(failed)?;
-    Ok((store, cacher))
 }
 
 fn registry_config(config: &Config) -> Result<RegistryConfig, ServerError> {

@@ -120,6 +120,11 @@ impl Cluster {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// The API server's port.
+    pub fn port(&self) -> u16 {
+        self.place.port()
+    }
+
     /// The process id of skiff.
     pub fn pid(&self) -> i32 {
         self.process.as_ref().map_or(0, |process| i32::try_from(process.id()).expect("a pid"))

@@ -11,6 +11,7 @@ use crate::{
     authz::Authorizer,
     front::{
         Front, FrontParts,
+        actions::Actions,
         authn::{Authenticator, token::TokenAuthenticator},
         catalog::Catalog,
         connect::{Connector, dial::Dial},
@@ -107,6 +108,11 @@ impl ApiServer {
     /// Where the other rooms register what must be well or done before the server is ready.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// Where the other rooms add what an administrator may ask of them.
+    pub fn actions(&self) -> &Actions {
+        self.front.actions()
     }
 
     /// Where the other rooms add their metrics.

@@ -7,7 +7,7 @@
 mod files;
 mod sign;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
 use rcgen::{Issuer, KeyPair};
@@ -97,6 +97,15 @@ pub struct Pki {
     request_header: Authority,
 }
 
+/// The files by which all servers of a cluster are one, by name.
+pub type SharedFiles = BTreeMap<String, String>;
+
+/// The authorities.
+const AUTHORITIES: [&str; 3] = ["server-ca", "client-ca", "request-header-ca"];
+
+/// The key that signs service-account tokens.
+const SERVICE_ACCOUNT_KEY: &str = "service.key";
+
 /// One authority: what others verify by, and what signs.
 struct Authority {
     cert: String,
@@ -145,7 +154,7 @@ impl Pki {
 
     /// The key that signs service-account tokens, as PEM.
     pub fn service_account_key(&self) -> Result<String, PkiError> {
-        const NAME: &str = "service.key";
+        const NAME: &str = SERVICE_ACCOUNT_KEY;
         if let Some(key) = self.folder.read(NAME)?
             && KeyPair::from_pem(&key).is_ok()
         {
@@ -156,6 +165,39 @@ impl Pki {
         self.folder.write(NAME, &pem)?;
         Ok(pem)
     }
+
+    /// What further servers of the cluster need.
+    pub fn shared_files(&self) -> Result<SharedFiles, PkiError> {
+        self.service_account_key()?;
+        let mut files = SharedFiles::new();
+        for name in shared_names() {
+            files.extend(self.folder.read(&name)?.map(|text| (name, text)));
+        }
+        Ok(files)
+    }
+
+    /// Opens the folder with another server's files in the place of its own.
+    pub fn adopt(folder: PathBuf, files: &SharedFiles, now: Timestamp) -> Result<Self, PkiError> {
+        let there = Folder::open(folder.clone())?;
+        for name in shared_names() {
+            let Some(text) = files.get(&name) else { continue };
+            let own = there.read(&name)?;
+            if own.as_ref() == Some(text) {
+                continue;
+            }
+            if own.is_some() && name.ends_with(".crt") {
+                tracing::warn!(name, "this server's authority is replaced by the cluster's");
+            }
+            there.write(&name, text)?;
+        }
+        Self::open(folder, now)
+    }
+}
+
+/// The names of the files that servers share; an authority's key before its certificate, with which it is whole.
+fn shared_names() -> impl Iterator<Item = String> {
+    let authorities = AUTHORITIES.iter().flat_map(|name| [format!("{name}.key"), format!("{name}.crt")]);
+    authorities.chain([SERVICE_ACCOUNT_KEY.to_owned()])
 }
 
 impl Authority {

@@ -184,6 +184,17 @@ impl Hub {
         Ok(())
     }
 
+    /// Everything is another: nothing before `revision` is known any more, and who watches has lost its place.
+    pub(crate) fn restart(&self, revision: Revision) {
+        let mut state = self.state.lock();
+        (state.published, state.durable, state.compacted, state.floor) = (revision, revision, revision, revision);
+        state.recent.clear();
+        state.recent_bytes = 0;
+        state.lost.clear();
+        drop(state);
+        self.changed.send_replace(());
+    }
+
     /// What is visible now or was at `asked`, with the pending events that `wanted` picks.
     pub(crate) fn view(&self, asked: Option<Revision>, wanted: impl Fn(&str) -> bool) -> Result<View, StoreError> {
         let state = self.state.lock();

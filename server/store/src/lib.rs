@@ -3,6 +3,7 @@
 //!
 //! - [`Store`]: keys and values with revisions; every write is one compare-and-swap.
 //! - [`SqliteStore`]: one file, one writer thread with group commit.
+//! - [`EtcdStore`]: etcd, where there are several servers.
 //! - [`MemoryStore`]: the same semantics without a file, for tests and throw-away clusters.
 //! - [`cache`]: every object in memory as encoded bytes; what the API server reads and watches.
 //!
@@ -15,9 +16,11 @@
 //! always a whole prefix of the history. See [`sqlite`] for what a power loss does to the rest.
 
 pub mod cache;
+pub mod etcd;
 mod hub;
 mod keys;
 mod memory;
+mod restore;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -27,7 +30,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use skiff_api::kinds::Durability;
 
+pub use etcd::EtcdStore;
 pub use memory::MemoryStore;
+pub use restore::{Ascending, PairStream};
 pub use sqlite::SqliteStore;
 
 /// A revision: one growing sequence for the whole store. 0 is before the first write.
@@ -116,6 +121,19 @@ pub struct Event {
     pub previous: Option<KeyValue>,
 }
 
+impl Event {
+    /// Says that all changes up to a revision have been told, where the revision itself was taken by something that
+    /// is no change of this store's keys: etcd, which others write to.
+    pub fn progress(revision: Revision) -> Self {
+        Self { key: String::new(), revision, value: None, previous: None }
+    }
+
+    /// Whether it only says how far a watch has come.
+    pub fn is_progress(&self) -> bool {
+        self.key.is_empty()
+    }
+}
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -178,6 +196,16 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets all history before a revision; current values stay. A revision that is older than the oldest kept
     /// is no error; one that does not exist yet is.
     async fn compact(&self, before: Revision) -> Result<(), StoreError>;
+
+    /// Replaces everything by these pairs, whose keys must ascend ([`Ascending`] checks). Every pair is as if created
+    /// now, at a revision greater than `floor` and than every one that the store has ever given, and so is every later
+    /// write; returns the newest of these revisions. There is no history before it: watches that are open end, and
+    /// older revisions are refused ([`StoreError::Compacted`]).
+    ///
+    /// All or nothing: where it fails, or the process dies within, what was there is there still. An implementation
+    /// that cannot do so (etcd has no transaction of that size) is then refused, by every call and at every start,
+    /// until a restore succeeds, rather than shown half restored.
+    async fn restore(&self, pairs: PairStream, floor: Revision) -> Result<Revision, StoreError>;
 
     /// The newest committed revision.
     async fn revision(&self) -> Result<Revision, StoreError>;

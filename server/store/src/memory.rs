@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use parking_lot::Mutex;
 
 use crate::{
-    Event, EventStream, Expect, KeyValue, Range, RangeOptions, Revision, Store, StoreError, Write, WriteOutcome,
+    Ascending, Event, EventStream, Expect, KeyValue, PairStream, Range, RangeOptions, Revision, Store, StoreError,
+    Write, WriteOutcome,
     hub::{History, Hub, Limits},
 };
 
@@ -131,6 +133,29 @@ impl Store for MemoryStore {
 
     async fn compact(&self, before: Revision) -> Result<(), StoreError> {
         self.hub.compact(before)
+    }
+
+    async fn restore(&self, mut pairs: PairStream, floor: Revision) -> Result<Revision, StoreError> {
+        let (mut order, mut restored) = (Ascending::default(), Vec::new());
+        while let Some(batch) = pairs.try_next().await? {
+            for (key, value) in batch {
+                order.check(&key)?;
+                restored.push((key, value));
+            }
+        }
+        let mut current = self.current.lock();
+        if self.hub.is_closed() {
+            return Err(StoreError::Unavailable("the datastore is closed".to_owned()));
+        }
+        let mut revision = crate::restore::base(floor, self.hub.published())?;
+        current.clear();
+        for (key, value) in restored {
+            revision += 1;
+            let pair = KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision };
+            current.insert(key, pair);
+        }
+        self.hub.restart(revision);
+        Ok(revision)
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {

@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod etcd_server;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
@@ -13,14 +15,18 @@ use skiff_api::{
     wire::Entry,
 };
 use skiff_store::{
-    Expect, MemoryStore, Revision, SqliteStore, Store, StoreError, Write,
+    EtcdStore, Expect, MemoryStore, Revision, SqliteStore, Store, StoreError, Write,
     cache::{CacheEvent, CacheOutcome, CacheStream, Cacher, ListQuery, WatchQuery},
+    etcd::EtcdOptions,
 };
+
+use etcd_server::Etcd;
 
 struct Place {
     cache: Arc<Cacher>,
     store: Arc<dyn Store>,
     _folder: Option<tempfile::TempDir>,
+    _etcd: Option<Etcd>,
 }
 
 fn fields(kind: &StorageKey) -> Vec<&'static str> {
@@ -30,7 +36,7 @@ fn fields(kind: &StorageKey) -> Vec<&'static str> {
 impl Place {
     async fn on(store: Arc<dyn Store>, folder: Option<tempfile::TempDir>) -> Self {
         let cache = Cacher::start(Arc::clone(&store), fields).await.unwrap();
-        Self { cache, store, _folder: folder }
+        Self { cache, store, _folder: folder, _etcd: None }
     }
 
     async fn memory() -> Self {
@@ -41,6 +47,12 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("state.db")).unwrap();
         Self::on(Arc::new(store), Some(folder)).await
+    }
+
+    async fn etcd() -> Self {
+        let etcd = Etcd::start();
+        let store = EtcdStore::open(EtcdOptions::new(vec![etcd.url()])).await.unwrap();
+        Self { _etcd: Some(etcd), ..Self::on(Arc::new(store), None).await }
     }
 
     async fn write(&self, name: &str, expect: Expect, object: Option<&Object>) -> CacheOutcome {
@@ -124,6 +136,12 @@ macro_rules! on_all {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
                 crate::$behaviour(&crate::Place::sqlite().await).await;
+            })*
+        }
+        mod etcd {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                crate::$behaviour(&crate::Place::etcd().await).await;
             })*
         }
     };

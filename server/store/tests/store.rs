@@ -2,22 +2,30 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod etcd_server;
 mod suite;
+
+/// Each behaviour on a place, by name.
+macro_rules! on {
+    ($place:expr; $($behaviour:ident),*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $behaviour() {
+            crate::suite::$behaviour(&$place).await;
+        })*
+    };
+}
 
 /// Each behaviour on each implementation, by name.
 macro_rules! on_all {
     ($($behaviour:ident),* $(,)?) => {
         mod memory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $behaviour() {
-                crate::suite::$behaviour(&crate::suite::Place::memory()).await;
-            })*
+            on!(crate::suite::Place::memory(); $($behaviour),*);
         }
         mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $behaviour() {
-                crate::suite::$behaviour(&crate::suite::Place::sqlite()).await;
-            })*
+            on!(crate::suite::Place::sqlite(); $($behaviour),*);
+        }
+        mod etcd {
+            on!(crate::suite::Place::etcd().await; $($behaviour),*);
         }
     };
 }
@@ -49,6 +57,20 @@ on_all!(
     compaction_keeps_what_is_current,
     size_grows_with_content,
     close_ends_watches_and_refuses_writes,
+    restore_replaces_everything_at_greater_revisions,
+    restore_never_gives_a_revision_again,
+    restore_ends_watches_and_refuses_what_was_before,
+    restore_refuses_keys_that_do_not_ascend,
 );
+
+/// etcd has no transaction of that size.
+mod in_one_transaction {
+    mod memory {
+        on!(crate::suite::Place::memory(); failed_restore_leaves_what_was_there);
+    }
+    mod sqlite {
+        on!(crate::suite::Place::sqlite(); failed_restore_leaves_what_was_there);
+    }
+}
 
 mod sqlite_only;

@@ -5,10 +5,12 @@
 //! - [`resources`]: requests on resources: body, registry, then [`answer`], [`table`], [`watch`] in the form that
 //!   [`negotiate`] found.
 //! - [`paths`]: everything else: discovery and OpenAPI ([`catalog`]), [`health`], [`metrics`], [`version`].
+//! - [`actions`]: what an administrator asks of the server itself.
 //! - [`connect`]: what is passed on to nodes, pods and Services.
 //! - [`limits`]: what a client may take.
 
 pub mod access;
+pub mod actions;
 pub mod answer;
 pub mod authn;
 pub mod body;
@@ -41,6 +43,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    actions::Actions,
     authn::{Authenticator, impersonate::impersonate},
     body::Body,
     catalog::Catalog,
@@ -77,6 +80,7 @@ pub struct Front {
     version: Version,
     patience: Patience,
     slots: Slots,
+    actions: Actions,
     shutdown: CancellationToken,
 }
 
@@ -134,8 +138,14 @@ impl Front {
             version,
             patience,
             slots,
+            actions: Actions::default(),
             shutdown,
         })
+    }
+
+    /// What administrators ask of the server itself.
+    pub fn actions(&self) -> &Actions {
+        &self.actions
     }
 
     /// Cancelled when the server begins to end: watches and tunnels end with it.
@@ -180,6 +190,9 @@ impl Front {
         match Request::parse(call.parts.method.as_str(), uri.path(), uri.query())? {
             Parsed::Resource(request) => resources::answer(self, &user, call, request, body).await,
             Parsed::Path(path) => {
+                if let Some(action) = self.actions.get(&path) {
+                    return actions::answer(self, &user, &call.parts, &path, &*action).await;
+                }
                 let answering = paths::answer(self, &user, &call.parts, &path);
                 tokio::time::timeout(REQUEST_TIMEOUT, answering).await.map_err(|_| timed_out())?
             }

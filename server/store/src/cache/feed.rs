@@ -18,6 +18,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait before the store is asked again after it failed.
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a read waits for what others have written.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
 /// Group and resource of a key `/group/resource/...`.
 fn storage_key(key: &str) -> Option<StorageKey> {
     let mut parts = key.strip_prefix('/')?.splitn(3, '/');
@@ -140,6 +143,18 @@ impl Shared {
         tokio::select! {
             _ = published.wait_for(|newest| *newest >= revision) => Ok(()),
             () = self.stop.cancelled() => Err(closed()),
+            () = self.patience() => Err(StoreError::Unavailable(
+                "the watch cache has not caught up with the datastore".to_owned(),
+            )),
+        }
+    }
+
+    /// How long to wait for the feed: what this process writes always comes, what others write comes by a
+    /// connection that may be lost.
+    async fn patience(&self) {
+        match self.store.sole_writer() {
+            true => std::future::pending().await,
+            false => tokio::time::sleep(CATCH_UP).await,
         }
     }
 
@@ -148,7 +163,7 @@ impl Shared {
         if self.store.sole_writer() {
             return Ok(());
         }
-        let newest = self.store.revision().await?;
+        let newest = self.fresh.revision(&*self.store).await?;
         self.wait_for(newest).await
     }
 }

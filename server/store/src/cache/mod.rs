@@ -5,6 +5,7 @@
 //! that a list holds no lock while it is read.
 
 mod feed;
+mod fresh;
 mod kind;
 mod sorted;
 mod stream;
@@ -35,6 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{Expect, KeyValue, RangeOptions, Revision, Store, StoreError, Write, WriteOutcome};
+use fresh::Fresh;
 use kind::{Kind, entry_of, page};
 use stream::{Reader, Subscription};
 use watchers::{QUEUE_EVENTS, Selection, Watcher};
@@ -129,6 +131,7 @@ type Selectable = dyn Fn(&StorageKey) -> Vec<&'static str> + Send + Sync;
 /// What the cache and its feed share.
 struct Shared {
     store: Arc<dyn Store>,
+    fresh: Fresh,
     kinds: RwLock<HashMap<StorageKey, Arc<Kind>>>,
     selectable: Box<Selectable>,
     /// The newest revision that every kind has taken in and told its watchers of.
@@ -153,6 +156,7 @@ impl Cacher {
     ) -> Result<Arc<Self>, StoreError> {
         let shared = Arc::new(Shared {
             store,
+            fresh: Fresh::default(),
             kinds: RwLock::default(),
             selectable: Box::new(selectable),
             published: watch::Sender::new(0),
@@ -312,12 +316,18 @@ impl Cacher {
         let key = kind.key(namespace, name);
         let value = object.map(wire::encode);
         let before = if value.is_none() { self.peek(kind, namespace, name) } else { None };
+        // A deletion that is done has deleted the version it expected.
+        let before = before.filter(|entry| expect == Expect::At(entry.resource_version));
         let write = Write { key: key.clone(), expect, value: value.clone(), durability };
         let revision = match self.shared.store.write(write).await? {
             WriteOutcome::Done(revision) => revision,
             WriteOutcome::Mismatch(there) => return self.mismatch(kind, there).await,
         };
-        self.shared.wait_for(revision).await?;
+        let seen = self.shared.wait_for(revision).await;
+        if self.shared.store.sole_writer() {
+            seen?;
+        }
+        // It is done in any case; where the feed is late, later reads wait for it.
         let cached = self.shared.kind(kind);
         if let Some(change) = cached.state.read().change(revision)
             && let Some(entry) = change.entry.clone().or_else(|| change.gone())
@@ -329,7 +339,9 @@ impl Cacher {
             Some(value) => Some(entry_of(&key, &value, revision, &cached.selectable)?),
             None => before.and_then(|entry| respliced(&entry, revision)),
         };
-        entry.map(CacheOutcome::Done).ok_or(StoreError::Corrupt(key))
+        let unseen =
+            || StoreError::Unavailable(format!("{key} is deleted, but the watch cache has not seen what it was"));
+        entry.map(CacheOutcome::Done).ok_or_else(unseen)
     }
 
     /// What a refused write is told: the version that is there, once it can be read from the cache.

@@ -29,6 +29,7 @@
 
 mod keeper;
 mod reader;
+mod restore;
 mod schema;
 mod writer;
 
@@ -42,14 +43,15 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc as queue, oneshot};
 
 use crate::{
-    EventStream, KeyValue, Range, RangeOptions, Revision, Store, StoreError, Write, WriteOutcome,
+    EventStream, KeyValue, PairStream, Range, RangeOptions, Revision, Store, StoreError, Write, WriteOutcome,
     hub::{Hub, Limits},
 };
 use keeper::Keeper;
 use reader::Readers;
+use restore::Restore;
 use writer::{Command, Job, Writer};
 
 /// How many writes may wait for the writer; further callers wait for a place.
@@ -221,6 +223,13 @@ impl Store for SqliteStore {
         self.hub.compact(before)?;
         // Reads are refused from now on; the rows go bit by bit.
         self.commands.send(Command::Compact).map_err(|_| stopped())
+    }
+
+    async fn restore(&self, pairs: PairStream, floor: Revision) -> Result<Revision, StoreError> {
+        let (sender, parts) = queue::channel(restore::QUEUED_BATCHES);
+        let restoring = self.ask(|done| Command::Restore(Restore { parts, floor, done }));
+        let (fed, restored) = tokio::join!(restore::feed(pairs, sender), restoring);
+        fed.and(restored?)
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {

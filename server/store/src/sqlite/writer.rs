@@ -14,6 +14,7 @@ use super::{
     SqliteOptions, Trouble, failure,
     keeper::{Keep, checkpoint},
     reader::current,
+    restore::{self, Restore},
     schema::{self, RESERVE},
     to_sql,
 };
@@ -65,6 +66,8 @@ pub(super) enum Command {
     Compact,
     /// The keeper has copied most of the write-ahead log.
     FinishCheckpoint,
+    /// Replace everything.
+    Restore(Restore),
     /// Whether writing works.
     Probe(oneshot::Sender<Result<(), StoreError>>),
     /// Bring everything to disk and end.
@@ -165,6 +168,7 @@ impl Writer {
                 }
                 Some(Command::Compact) => self.housekeeping.compact = true,
                 Some(Command::FinishCheckpoint) => self.finish_checkpoint(),
+                Some(Command::Restore(restore)) => self.restore(restore),
                 Some(Command::Probe(done)) => drop(done.send(self.flush())),
                 Some(Command::Close(done)) => return self.close(done),
             }
@@ -259,6 +263,20 @@ impl Writer {
         }
         self.hub.publish(Vec::new(), done?.revision);
         Ok(())
+    }
+
+    /// Replaces everything. What is in memory alone goes with the rest.
+    fn restore(&mut self, mut asked: Restore) {
+        let result = restore::replace(&mut self.connection, self.revision, asked.floor, &mut asked.parts);
+        if let Ok(revision) = result {
+            (self.revision, self.reserved) = (revision, revision + RESERVE);
+            self.pending = Pending::default();
+            self.housekeeping = Housekeeping { compact: false, vacuum: true, vacuumed: false };
+            self.hub.restart(revision);
+            self.written_bytes = CHECKPOINT_BYTES;
+            self.ask_for_checkpoint();
+        }
+        let _ = asked.done.send(result);
     }
 
     /// Runs changes in one transaction, synced when this returns.

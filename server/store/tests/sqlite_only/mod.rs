@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream};
 use rusqlite::Connection;
 use skiff_store::{Expect, RangeOptions, SqliteStore, Store, StoreError, sqlite::SqliteOptions};
 
@@ -170,4 +171,46 @@ async fn the_file_shrinks_as_space_is_freed() {
     let log = std::fs::metadata(folder.path().join("state.db-wal")).unwrap().len();
     assert!(log < 24 << 20, "the write-ahead log has {log} bytes");
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_within_a_restore_leaves_what_was_there() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = SqliteStore::open_with(&folder.path().join("state.db"), lazy()).unwrap();
+    let newest = create(&store, "/g/r/old", "1").await;
+    let (from, to) = (folder.path().to_owned(), other.path().to_owned());
+    // Enough that pages of the open transaction reach the log on disk.
+    let value = bytes::Bytes::from(vec![b'x'; 1 << 20]);
+    let big = (0..8).map(move |i| Ok(vec![(format!("/g/r/{i}"), value.clone())]));
+    let crash = stream::once(async move {
+        copy_files(&from, &to);
+        Ok(vec![("/g/r/last".to_owned(), bytes::Bytes::from_static(b"1"))])
+    });
+    let restored = store.restore(stream::iter(big).chain(crash).boxed(), 50).await.unwrap();
+    let log = std::fs::metadata(other.path().join("state.db-wal")).unwrap().len();
+    assert!(log > 2 << 20, "the log of {log} bytes has nothing of the restore: the test shows nothing");
+
+    let crashed = SqliteStore::open(&other.path().join("state.db")).unwrap();
+    let found = crashed.range("", RangeOptions::default()).await.unwrap();
+    assert_eq!(
+        found.items.iter().map(|pair| (&pair.key[..], pair.mod_revision)).collect::<Vec<_>>(),
+        [("/g/r/old", newest)]
+    );
+    crashed.close().await.unwrap();
+
+    assert_eq!(store.range("", RangeOptions::default()).await.unwrap().items.len(), 9);
+    drop(store);
+    let path = folder.path().join("state.db");
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let again = loop {
+        match SqliteStore::open(&path) {
+            Ok(store) => break store,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(again.revision().await.unwrap(), restored, "a start after it goes on where it ended");
+    assert_eq!(again.range("", RangeOptions::default()).await.unwrap().items.len(), 9);
+    assert_eq!(create(&again, "/g/r/next", "1").await, restored + 1);
+    again.close().await.unwrap();
 }
