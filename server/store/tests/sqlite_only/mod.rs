@@ -112,7 +112,7 @@ async fn a_newer_schema_is_refused_untouched() {
     SqliteStore::open(&path).unwrap().close().await.unwrap();
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let before = std::fs::read(&path).unwrap();
-    assert_eq!(SqliteStore::open(&path).err(), Some(StoreError::NewerSchema { found: 7, known: 1 }));
+    assert_eq!(SqliteStore::open(&path).err(), Some(StoreError::NewerSchema { found: 7, known: 2 }));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
