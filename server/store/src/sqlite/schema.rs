@@ -57,10 +57,11 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn unavailable(what: &str, path: &Path, error: &io::Error) -> StoreError {
-    if error.kind() == io::ErrorKind::StorageFull {
-        return StoreError::NoSpace;
+    match error.kind() {
+        io::ErrorKind::StorageFull => StoreError::NoSpace,
+        io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(path.display().to_string()),
+        _ => StoreError::Unavailable(format!("cannot {what} {}: {error}", path.display())),
     }
-    StoreError::Unavailable(format!("cannot {what} {}: {error}", path.display()))
 }
 
 /// Opens a file that only its owner may read, for it holds Secrets.

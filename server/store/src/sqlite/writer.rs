@@ -163,7 +163,7 @@ impl Writer {
                 }
                 Some(Command::Compact) => self.housekeeping.compact = true,
                 Some(Command::FinishCheckpoint) => self.finish_checkpoint(),
-                Some(Command::Probe(done)) => drop(done.send(self.flush())),
+                Some(Command::Probe(done)) => drop(done.send(self.probe())),
                 Some(Command::Close(done)) => return self.close(done),
             }
         }
@@ -265,6 +265,15 @@ impl Writer {
         }
         self.hub.publish(Vec::new(), done?.revision);
         Ok(())
+    }
+
+    /// Writes, though there be nothing to write: what does not change, SQLite would not write.
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.transact(|writer| {
+            writer.reserved += 1;
+            schema::reserve(&writer.connection, writer.reserved, false)
+        })
     }
 
     /// Runs changes in one transaction, synced when this returns.
