@@ -1,5 +1,7 @@
 //! What every store must do, one function a behaviour.
 
+mod more;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -9,6 +11,8 @@ use skiff_store::{
     Event, EventStream, Expect, KeyValue, MemoryStore, Range, RangeOptions, Revision, SqliteStore, Store, StoreError,
     Write, WriteOutcome, sqlite::SqliteOptions,
 };
+
+pub use more::*;
 
 /// A store, and where it lives.
 pub struct Place {
