@@ -16,7 +16,7 @@ use load::{Acknowledged, Mirror, WRITERS};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use skiff_store::Store;
 
-const ROUNDS: u32 = 200;
+const ROUNDS: u32 = 300;
 
 /// Not a test of its own: what the test runs as a child.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,7 +48,7 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost() {
     for round in 0..ROUNDS {
         run_and_kill(folder.path(), &mut acknowledged, &mut random);
         let store = load::open(folder.path()).unwrap();
-        let checked = load::check(&store, &acknowledged, place, &mut mirror).await;
+        let checked = load::check(&store, &mut acknowledged, place, &mut mirror).await;
         place = checked.unwrap_or_else(|why| panic!("round {round}: {why}"));
         // What was lost of the heartbeats will be acknowledged anew, with greater revisions.
         store.close().await.unwrap();

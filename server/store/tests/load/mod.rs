@@ -117,6 +117,13 @@ impl Acknowledged {
         }
     }
 
+    /// What was found in the store is as good as acknowledged.
+    fn found(&mut self, found: &Mirror) {
+        for (key, place) in &mut self.keys {
+            *place = found.get(key).copied().unwrap_or((place.0, 0));
+        }
+    }
+
     /// What of it is not in a store though it should be; heartbeats may be older.
     fn check(&self, found: &Mirror) -> Result<(), String> {
         for (key, (revision, number)) in self.keys.iter().filter(|(key, _)| key.starts_with("/g/sync/")) {
@@ -168,7 +175,7 @@ pub async fn everything(store: &SqliteStore, revision: Option<Revision>) -> Resu
 /// up to it and returns its revision.
 pub async fn check(
     store: &SqliteStore,
-    acknowledged: &Acknowledged,
+    acknowledged: &mut Acknowledged,
     mut place: Revision,
     mirror: &mut Mirror,
 ) -> Result<Revision, String> {
@@ -205,5 +212,6 @@ pub async fn check(
         return Err(format!("there is {found:?}, a watcher knows {mirror:?}"));
     }
     acknowledged.check(&found)?;
+    acknowledged.found(&found);
     Ok(end)
 }

@@ -65,7 +65,7 @@ fn restore(folder: &Path, steps: &[Step], line: usize, heed_syncs: bool, random:
 }
 
 /// Opens what a power loss left and checks it.
-async fn check(folder: &Path, acknowledged: &Acknowledged) -> Result<(), String> {
+async fn check(folder: &Path, mut acknowledged: Acknowledged) -> Result<(), String> {
     let store = load::open(folder).map_err(|error| error.to_string())?;
     // Who watched from the oldest revision that is kept goes on from there.
     let place = match store.watch(0).await.err() {
@@ -74,7 +74,7 @@ async fn check(folder: &Path, acknowledged: &Acknowledged) -> Result<(), String>
         Some(other) => return Err(other.to_string()),
     };
     let mut mirror = load::everything(&store, Some(place)).await?;
-    load::check(&store, acknowledged, place, &mut mirror).await?;
+    load::check(&store, &mut acknowledged, place, &mut mirror).await?;
     store.close().await.map_err(|error| error.to_string())?;
     let file = rusqlite::Connection::open(folder.join("state.db")).map_err(|error| error.to_string())?;
     let sound: String =
@@ -91,7 +91,7 @@ async fn lose_power(steps: &[Step], moments: usize, heed_syncs: bool) -> Vec<Str
         let line = random.random_range(0..=last);
         let folder = tempfile::tempdir().unwrap();
         restore(folder.path(), steps, line, heed_syncs, &mut random);
-        if let Err(why) = check(folder.path(), &acknowledged(steps, line)).await {
+        if let Err(why) = check(folder.path(), acknowledged(steps, line)).await {
             wrong.push(format!("power lost at line {line} of {last}: {why}"));
         }
     }
