@@ -208,7 +208,6 @@ async fn main() {
     let (store, cache) = start(&path).await;
     assert!(cache.peek_all(&kind(), None).len() >= OBJECTS);
     report("opened and loaded, 100,000 objects", started.elapsed().as_secs_f64() * 1_000.0, "ms");
-    report("resident memory, 100,000 objects loaded", megabytes(resident_bytes()), "MB");
     stalls(&cache, &store).await;
     if std::env::args().any(|argument| argument == "--churn") {
         churn(&cache, &store, &path).await;

@@ -22,7 +22,7 @@ const TARGETS: [(&str, Target); 11] = [
     ("creates, 64 writers", Target::AtLeast(30_000.0)),
     ("list of 500, first page", Target::AtLeast(15_000.0)),
     ("list of 500, middle page", Target::AtLeast(15_000.0)),
-    ("resident memory, 100,000 objects loaded", Target::AtMost(120.0)),
+    ("resident memory, 100,000 objects", Target::AtMost(120.0)),
     ("files, 100,000 objects", Target::AtMost(100.0)),
     ("opened and loaded, 100,000 objects", Target::AtMost(1_000.0)),
     ("updates through checkpoints and compactions, p99", Target::AtMost(10.0)),
