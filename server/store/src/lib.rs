@@ -154,8 +154,14 @@ pub enum StoreError {
         newest: Revision,
     },
     /// The disk is full.
-    #[error("no space left for the datastore")]
+    #[error("no space left for the datastore: nothing can be written until the server's disk has some again")]
     NoSpace,
+    /// The disk can no longer be written.
+    #[error(
+        "the disk of the datastore {0} is read-only: see the kernel's log for what is wrong with it, then mount it for \
+         writing and restart skiff"
+    )]
+    ReadOnly(String),
     /// The datastore cannot be written or reached for now.
     #[error("the datastore is unavailable: {0}")]
     Unavailable(String),

@@ -15,7 +15,7 @@ use skiff_api::{
     wire::Entry,
 };
 use skiff_store::{
-    EtcdStore, Expect, MemoryStore, Revision, SqliteStore, Store, StoreError, Write,
+    EtcdStore, Expect, MemoryStore, Revision, SqliteStore, Store, StoreError, Write, WriteOutcome,
     cache::{CacheEvent, CacheOutcome, CacheStream, Cacher, ListQuery, WatchQuery},
     etcd::EtcdOptions,
 };
@@ -163,6 +163,11 @@ on_all!(
     an_unreadable_object_is_said_to_be_corrupt,
     many_watchers_see_the_same,
     a_restart_loads_everything,
+    watches_of_an_object_that_cannot_be_read_end,
+    pages_of_a_selection_cover_it_once,
+    lists_have_what_was_acknowledged_before,
+    a_dropped_watch_disturbs_no_other,
+    bookmarks_tell_of_writes_elsewhere,
 );
 
 async fn writes_are_read_at_once(place: &Place) {
@@ -355,6 +360,95 @@ async fn an_unreadable_object_is_said_to_be_corrupt(place: &Place) {
         assert!(matches!(cache.list(&pods(), &ListQuery::default()).await, Err(StoreError::Corrupt(_))));
         assert!(cache.get(&pods(), "a", "x").await.unwrap().is_some(), "other objects are read");
     }
+}
+
+/// Puts something at a pod's key that is no object, and the object back again.
+async fn break_and_mend(place: &Place, name: &str, at: Revision) {
+    let key = format!("/core/pods/{name}");
+    let broken = Some("no object".into());
+    let write = Write { key: key.clone(), expect: Expect::At(at), value: broken, durability: Durability::Synced };
+    let WriteOutcome::Done(at) = place.store.write(write).await.unwrap() else { panic!("nobody else writes") };
+    let refused = loop {
+        // The cache takes it in a moment later.
+        match place.cache.watch(&pods(), WatchQuery { after: Some(at), ..WatchQuery::default() }).await {
+            Err(StoreError::Future { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
+            other => break other.err(),
+        }
+    };
+    assert!(matches!(refused, Some(StoreError::Corrupt(_))), "{refused:?}");
+    place.put(name, Expect::At(at), "mended").await;
+}
+
+async fn watches_of_an_object_that_cannot_be_read_end(place: &Place) {
+    let first = place.create("a/x", "1").await;
+    let mut watch = place.watch(WatchQuery { after: Some(first), ..WatchQuery::default() }).await;
+    break_and_mend(place, "a/x", first).await;
+    let error = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.unwrap();
+    assert!(matches!(error, Some(Err(StoreError::Corrupt(_)))), "{error:?}: it was not deleted");
+    assert!(watch.next().await.is_none());
+    assert!(place.cache.get(&pods(), "a", "x").await.unwrap().is_some(), "it is read again");
+    let mut watch = place.watch(WatchQuery::default()).await;
+    assert_eq!(lines(&mut watch, 1).await, [format!("added a/x mended {}", first + 2)]);
+}
+
+async fn pages_of_a_selection_cover_it_once(place: &Place) {
+    for i in 0..60 {
+        place.create(&format!("a/{i:02}"), if i % 20 == 7 { "rare" } else { "common" }).await;
+    }
+    let mut query = ListQuery { selector: labelled("app=rare"), limit: 2, ..ListQuery::default() };
+    let mut seen = Vec::new();
+    loop {
+        let (names, _, more, revision) = page_names(place, &query).await;
+        seen.extend(names);
+        place.create(&format!("a/{}-later", seen.len()), "rare").await;
+        if !more {
+            break;
+        }
+        query.revision = Some(revision);
+        query.start_after = seen.last().and_then(|name| name.split_once('/')).map(|(a, b)| (a.into(), b.into()));
+    }
+    assert_eq!(seen, ["a/07", "a/27", "a/47"]);
+}
+
+async fn lists_have_what_was_acknowledged_before(place: &Place) {
+    let writes = (0..6).map(|writer| async move {
+        let namespace = Some(format!("n{writer}"));
+        for i in 0..20 {
+            let revision = place.create(&format!("n{writer}/{i}"), "1").await;
+            let query = ListQuery { namespace: namespace.clone(), ..ListQuery::default() };
+            let page = place.cache.list(&pods(), &query).await.unwrap();
+            assert_eq!(page.entries.len(), i + 1);
+            assert!(page.revision >= revision);
+        }
+    });
+    futures::future::join_all(writes).await;
+}
+
+async fn a_dropped_watch_disturbs_no_other(place: &Place) {
+    let mut kept = place.watch(WatchQuery::default()).await;
+    let mut dropped = place.watch(WatchQuery::default()).await;
+    place.create("a/x", "1").await;
+    assert_eq!(lines(&mut dropped, 1).await, ["added a/x 1 1"]);
+    drop(dropped);
+    place.create("a/y", "1").await;
+    assert_eq!(lines(&mut kept, 2).await, ["added a/x 1 1", "added a/y 1 2"]);
+}
+
+async fn bookmarks_tell_of_writes_elsewhere(place: &Place) {
+    let query = WatchQuery {
+        namespace: Some("a".to_owned()),
+        bookmarks: true,
+        timeout: Some(Duration::from_millis(50)),
+        ..WatchQuery::default()
+    };
+    let mut watch = place.watch(query).await;
+    place.create("b/x", "1").await;
+    let key = StorageKey { group: "core".to_owned(), resource: "secrets".to_owned() };
+    let secret = pod("a/s", "1");
+    let write = place.cache.write(&key, "a", "s", Expect::Absent, Some(&secret), Durability::Synced);
+    let newest = done(write.await.unwrap()).resource_version;
+    let bookmark = lines(&mut watch, 1).await;
+    assert_eq!(bookmark, [format!("bookmark {newest} false")]);
 }
 
 async fn many_watchers_see_the_same(place: &Place) {

@@ -1,4 +1,9 @@
 //! The suite of the store, run on every implementation.
+//!
+//! It covers what Kubernetes' own storage tests (`apiserver/pkg/storage/testing`) ask of a store. What those ask of
+//! more than keys and values is asked elsewhere: labels, fields, bookmarks and unreadable objects of the watch cache
+//! (`tests/cache.rs`); preconditions on UIDs, updates that change nothing, `resourceVersionMatch` and continue tokens
+//! of the registry (`server/apiserver/tests/registry`). There is no time to live of a key.
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -71,6 +76,20 @@ mod in_one_transaction {
     mod sqlite {
         on!(crate::suite::Place::sqlite(); failed_restore_leaves_what_was_there);
     }
+}
+
+mod further {
+    on_all!(
+        deleting_what_is_absent_changes_nothing,
+        refused_writes_are_no_events,
+        watch_of_a_recreated_key_sees_both_lives,
+        a_watch_that_is_dropped_disturbs_no_other,
+        a_watch_goes_on_through_a_compaction,
+        an_error_is_the_last_thing_a_watch_says,
+        pages_of_a_compacted_revision_can_go_on_at_the_newest,
+        reads_have_what_was_acknowledged_before,
+        keys_and_values_are_kept_as_they_are,
+    );
 }
 
 mod sqlite_only;

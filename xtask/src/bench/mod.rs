@@ -3,6 +3,7 @@
 mod cluster;
 mod memory;
 mod pods;
+mod store;
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -19,13 +20,23 @@ pub(crate) struct Args {
     /// This binary instead of a release build of the tree.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// For how long an idle cluster's CPU and disk writes are watched. Ten tell what it writes in the long run.
+    #[arg(long, default_value_t = 1)]
+    idle_minutes: u64,
+    /// One part alone, instead of start-up, memory and pods.
+    #[arg(value_enum)]
+    part: Option<Part>,
+}
+
+/// What is measured only when it is asked for.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// The store and the watch cache alone.
+    Store,
 }
 
 /// How long an idle cluster settles before its memory and CPU are read.
 const SETTLE: Duration = Duration::from_secs(10);
-
-/// How long an idle cluster is watched.
-const IDLE_WINDOW: Duration = Duration::from_secs(30);
 
 /// A measured value beside what was promised; less is better.
 struct Line {
@@ -37,12 +48,15 @@ struct Line {
 
 /// Measures and prints everything.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Part::Store) = args.part {
+        return store::run();
+    }
     let binary = args.binary.clone().map_or_else(build, Ok)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the asynchronous runtime")?;
     let mut lines = start_up(&binary, args.rounds)?;
     let mut cluster = Cluster::new(&binary)?;
     cluster.start()?;
-    lines.extend(memory::idle(&cluster, SETTLE, IDLE_WINDOW)?);
+    lines.extend(memory::idle(&cluster, SETTLE, Duration::from_secs(60 * args.idle_minutes))?);
     lines.extend(runtime.block_on(pods::one_pod(&cluster, args.rounds))?);
     lines.extend(runtime.block_on(pods::scale(&cluster))?);
     cluster.stop()?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use skiff_api::{
     convert,
-    kinds::{Durability, ResourceDef},
+    kinds::ResourceDef,
     object::Object,
     request::Request,
     status::ApiError,
@@ -15,7 +15,7 @@ use skiff_api::{
 };
 use skiff_store::{Expect, cache::CacheOutcome};
 
-use super::{Answer, Registry, forms, store_errors};
+use super::{Answer, Registry, durability, forms, store_errors};
 use crate::{
     admission::{Operation, Write},
     authz::rbac,
@@ -162,14 +162,6 @@ impl<'a> Call<'a> {
         forms::present(entry, &self.def)
     }
 
-    /// How soon this write must be on disk.
-    fn durability(&self) -> Durability {
-        let heartbeat = self.def.gvk.group.is_empty()
-            && self.def.resource == "nodes"
-            && self.request.subresource.as_deref() == Some("status");
-        if heartbeat { Durability::Heartbeat } else { self.def.durability }
-    }
-
     /// One compare-and-swap: `old` with its entry is what must be there, `new` what takes its place. What the context
     /// holds of the pools is kept when it is done, and given back when it is not.
     pub(super) async fn swap(
@@ -182,12 +174,14 @@ impl<'a> Call<'a> {
         let expect = old.map_or(Expect::Absent, |(entry, _)| Expect::At(entry.resource_version));
         let stored = new.map(|object| forms::to_stored(self.registry.kinds, object, &self.def));
         let (kind, namespace) = (&self.def.storage, self.namespace());
-        let written = self.registry.cacher.write(kind, namespace, name, expect, stored.as_deref(), self.durability());
+        let old_object = old.map(|(_, object)| object);
+        let durability = durability::of(&self.def, self.request.subresource.as_deref(), old_object, new);
+        let written = self.registry.cacher.write(kind, namespace, name, expect, stored.as_deref(), durability);
         match written.await.map_err(|error| store_errors::to_api(&error))? {
             CacheOutcome::Mismatch(_) => Ok(Swap::Lost),
             CacheOutcome::Done(entry) => {
                 cx.holds.into_iter().for_each(|hold| hold.keep());
-                self.settle(old.map(|(_, object)| object), new);
+                self.settle(old_object, new);
                 Ok(Swap::Done(entry))
             }
         }

@@ -13,6 +13,7 @@ mod config;
 mod create;
 mod decide;
 mod delete;
+mod durability;
 mod forms;
 mod list_options;
 pub mod meta;

@@ -13,7 +13,7 @@ use skiff_apiserver::{
     registry::{Answer, Dispatch, Registry, RegistryConfig},
 };
 use skiff_client::WatchStream;
-use skiff_store::{MemoryStore, cache::Cacher};
+use skiff_store::{MemoryStore, Store, cache::Cacher};
 
 /// A registry, and who asks it.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl Cluster {
     }
 
     /// A registry over a store.
-    pub(crate) async fn over(store: Arc<MemoryStore>) -> Self {
+    pub(crate) async fn over(store: Arc<dyn Store>) -> Self {
         let cacher = Cacher::start(store, selectable).await.unwrap();
         let registry = Registry::new(RegistryConfig::default(), cacher, Kinds::builtin());
         Self { registry, user: user("admin", &["system:masters", "system:authenticated"]) }

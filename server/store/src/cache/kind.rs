@@ -107,6 +107,8 @@ impl Kind {
             None => (None, state.entries.remove(place_of(&event.key))),
             Some(Err(error)) => {
                 tracing::error!(key = event.key, %error, "an object cannot be read");
+                // Whoever watches must not take it for deleted.
+                state.watchers.end(Some(&error));
                 state.broken.insert(event.key.clone(), corrupt_text(error));
                 (None, state.entries.remove(place_of(&event.key)))
             }

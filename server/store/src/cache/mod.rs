@@ -269,6 +269,7 @@ impl Cacher {
                 return Err(closed());
             }
             let newest = state.revision(*self.shared.published.borrow());
+            state.check(&kind.prefix())?;
             match query.after {
                 Some(asked) if asked > newest => return Err(StoreError::Future { asked, newest }),
                 Some(asked) => {
@@ -276,7 +277,6 @@ impl Cacher {
                     first.extend(changes.filter_map(|change| change.seen_by(&selection)));
                 }
                 None => {
-                    state.check(&kind.prefix())?;
                     let present = page(&state.entries, &selection, None, 0, newest);
                     first.extend(present.entries.into_iter().map(CacheEvent::Added));
                 }

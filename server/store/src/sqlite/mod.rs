@@ -17,8 +17,10 @@
 //! # Durability
 //!
 //! The write-ahead log is synced at every commit (`synchronous=FULL`). Heartbeats are acknowledged from memory and
-//! written with the next synced write, or some seconds later. So the file always holds a whole prefix of the history
-//! and a power loss costs at most a tail that consists of heartbeats alone.
+//! written with the next synced write, or some seconds later ([`SqliteOptions::heartbeat_delay`]); heartbeats that
+//! only renew what is there already wait longer ([`SqliteOptions::renewal_delay`]), for an idle cluster writes nothing
+//! else. So the file always holds a whole prefix of the history and a power loss costs at most a tail that consists
+//! of heartbeats alone.
 //!
 //! Revisions that were given to heartbeats must not be given again to others after a power loss. So the file holds a
 //! *reservation*: a revision that none given exceeds. A start after a clean end goes on where it ended; one after a
@@ -63,23 +65,30 @@ const RECENT: Limits = Limits { events: 1_024, bytes: 1 << 20 };
 /// How long and how much history is kept, and when heartbeats reach the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct SqliteOptions {
-    /// How long a heartbeat may be in memory alone.
+    /// How long a heartbeat that creates or deletes (an Event, most often) may be in memory alone.
     pub heartbeat_delay: Duration,
+    /// How long a heartbeat that renews what is there (a Lease, a node's status) may be in memory alone. Each batch
+    /// costs some pages whatever it holds: this is what spares flash on an idle cluster.
+    pub renewal_delay: Duration,
     /// How long history is kept.
     pub history_age: Duration,
     /// How many revisions of history are kept at most.
     pub history_revisions: u64,
     /// How often the age of the history is looked at.
     pub tick: Duration,
+    /// How much is written before the write-ahead log is copied into the file.
+    pub checkpoint_bytes: usize,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
         Self {
             heartbeat_delay: Duration::from_secs(10),
+            renewal_delay: Duration::from_secs(60),
             history_age: Duration::from_secs(5 * 60),
             history_revisions: 100_000,
             tick: Duration::from_secs(30),
+            checkpoint_bytes: 4 << 20,
         }
     }
 }
@@ -115,9 +124,23 @@ fn failure(error: &rusqlite::Error) -> StoreError {
         rusqlite::Error::FromSqlConversionFailure(..)
         | rusqlite::Error::InvalidColumnType(..)
         | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::QueryReturnedNoRows
         | rusqlite::Error::Utf8Error(..) => StoreError::Corrupt(error.to_string()),
         _ => StoreError::Unavailable(error.to_string()),
     }
+}
+
+/// An error of a write as the store's own: SQLite says of a disk that has become read-only only that I/O failed.
+fn write_failure(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let read_only = match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::ReadOnly) => true,
+        Some(rusqlite::ErrorCode::SystemIoFailure) => {
+            let opened = File::options().append(true).open(path);
+            opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+        }
+        _ => false,
+    };
+    if read_only { StoreError::ReadOnly(path.display().to_string()) } else { failure(error) }
 }
 
 /// A revision as SQLite keeps it.

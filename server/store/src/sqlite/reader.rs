@@ -98,25 +98,39 @@ pub(super) fn current(connection: &Connection, key: &str) -> rusqlite::Result<Op
     connection.prepare_cached(sql)?.query_row([key], pair).optional()
 }
 
-/// What was at a key at a revision that is not compacted.
+/// What was at a key at a revision that is not compacted. Looks through the log from there on, so it is for a revision
+/// of a moment ago.
 pub(super) fn get(connection: &Connection, key: &str, at: Revision) -> Result<Option<KeyValue>, ReadError> {
+    let now = current(connection, key)?;
+    if now.as_ref().is_some_and(|pair| pair.mod_revision <= at) {
+        return Ok(now);
+    }
     // The first write after the revision knows what it replaced.
-    let sql = "SELECT key, prev_create, prev_mod, prev_value FROM log WHERE key = ?1 AND rev > ?2 ORDER BY rev LIMIT 1";
+    let sql = "SELECT key, prev_create, prev_mod, prev_value FROM log WHERE rev > ?2 AND key = ?1 ORDER BY rev LIMIT 1";
     let replaced = |row: &Row<'_>| match row.get::<_, Option<i64>>(2)? {
         Some(_) => pair(row).map(Some),
         None => Ok(None),
     };
-    match connection.prepare_cached(sql)?.query_row(params![key, to_sql(at)], replaced).optional()? {
-        Some(before) => Ok(before),
-        None => Ok(current(connection, key)?),
-    }
+    Ok(connection.prepare_cached(sql)?.query_row(params![key, to_sql(at)], replaced).optional()?.flatten())
 }
 
-/// The keys of a range as they were at a revision, with `?1` to `?3` its bounds and the revision.
+/// What a write put at a key, whatever has become of it since.
+fn written(connection: &Connection, key: &str, revision: Revision) -> rusqlite::Result<Option<Vec<u8>>> {
+    // The next write of the key knows what it replaced.
+    let sql = "SELECT prev_value FROM log WHERE prev_mod = ?1";
+    if let Some(value) = connection.prepare_cached(sql)?.query_row([to_sql(revision)], |row| row.get(0)).optional()? {
+        return Ok(Some(value));
+    }
+    let sql = "SELECT value FROM current WHERE key = ?1 AND mod_rev = ?2";
+    connection.prepare_cached(sql)?.query_row(params![key, to_sql(revision)], |row| row.get(0)).optional()
+}
+
+/// The keys of a range as they were at a revision, with `?1` to `?3` its bounds and the revision. What came later is
+/// found by going through the log: lists at old revisions are few (the watch cache answers the recent ones), and an
+/// index by key would be paid for by every write.
 const KEYS_NOW: &str = "FROM current WHERE key >= ?1 AND key < ?2 AND ?3 = ?3";
 const KEYS_KEPT: &str = "FROM current WHERE key >= ?1 AND key < ?2 AND mod_rev <= ?3";
-const KEYS_UNDONE: &str = "FROM log AS l INDEXED BY log_by_key WHERE key >= ?1 AND key < ?2 AND prev_mod IS NOT NULL \
-     AND rev = (SELECT min(rev) FROM log AS first WHERE first.key = l.key AND first.rev > ?3)";
+const KEYS_UNDONE: &str = "FROM log NOT INDEXED WHERE rev > ?3 AND prev_mod <= ?3 AND key >= ?1 AND key < ?2";
 
 /// One span of keys at a revision.
 struct Span {
@@ -245,9 +259,8 @@ fn history(
         let value = match deleted {
             true => None,
             false => {
-                let written = get(connection, &key, revision)?.filter(|pair| pair.mod_revision == revision);
                 let missing = || StoreError::Corrupt(format!("the value of {key} at revision {revision} is missing"));
-                Some(written.ok_or_else(missing).map_err(ReadError::Store)?.value)
+                Some(written(connection, &key, revision)?.ok_or_else(missing).map_err(ReadError::Store)?.into())
             }
         };
         events.push(Arc::new(Event { key, revision, value, previous }));

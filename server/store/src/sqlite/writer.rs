@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use skiff_api::kinds::Durability;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    SqliteOptions, Trouble, failure,
+    SqliteOptions, Trouble, failure, write_failure,
     keeper::{Keep, checkpoint},
     reader::current,
     restore::{self, Restore},
@@ -35,9 +36,6 @@ const PENDING_EVENTS: usize = 1_000;
 
 /// How many bytes of heartbeats are held in memory at most.
 const PENDING_BYTES: usize = 512 << 10;
-
-/// How much is written before a checkpoint is asked for.
-const CHECKPOINT_BYTES: usize = 4 << 20;
 
 /// How many rows of history are deleted in a step of its own, and along with each commit.
 const COMPACT_ROWS: usize = 256;
@@ -169,7 +167,7 @@ impl Writer {
                 Some(Command::Compact) => self.housekeeping.compact = true,
                 Some(Command::FinishCheckpoint) => self.finish_checkpoint(),
                 Some(Command::Restore(restore)) => self.restore(restore),
-                Some(Command::Probe(done)) => drop(done.send(self.flush())),
+                Some(Command::Probe(done)) => drop(done.send(self.probe())),
                 Some(Command::Close(done)) => return self.close(done),
             }
         }
@@ -237,12 +235,20 @@ impl Writer {
                     done.revision = event.revision;
                     done.outcomes.push(WriteOutcome::Done(event.revision));
                     let event = Arc::new(event);
-                    self.pending.push(Arc::clone(&event), Instant::now() + self.options.heartbeat_delay);
+                    self.pending.push(Arc::clone(&event), Instant::now() + self.delay(&event));
                     done.events.push(event);
                 }
             }
         }
         Ok(done)
+    }
+
+    /// How long a heartbeat may be in memory alone.
+    fn delay(&self, event: &Event) -> Duration {
+        match (&event.previous, &event.value) {
+            (Some(_), Some(_)) => self.options.renewal_delay,
+            _ => self.options.heartbeat_delay,
+        }
     }
 
     /// Decides writes and brings them, with all heartbeats before them, to disk.
@@ -252,7 +258,7 @@ impl Writer {
             self.pending = Pending::default();
             self.revision = done.revision;
         }
-        result.map_err(|error| failure(&error))
+        result
     }
 
     /// Brings the heartbeats to disk.
@@ -273,28 +279,38 @@ impl Writer {
             self.pending = Pending::default();
             self.housekeeping = Housekeeping { compact: false, vacuum: true, vacuumed: false };
             self.hub.restart(revision);
-            self.written_bytes = CHECKPOINT_BYTES;
+            self.written_bytes = self.options.checkpoint_bytes;
             self.ask_for_checkpoint();
         }
         let _ = asked.done.send(result);
     }
 
+    /// Writes, though there be nothing to write: what does not change, SQLite would not write.
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.transact(|writer| {
+            writer.reserved += 1;
+            schema::reserve(&writer.connection, writer.reserved, false)
+        })
+    }
+
     /// Runs changes in one transaction, synced when this returns.
-    fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let (reserved, housekeeping_compact) = (self.reserved, self.housekeeping.compact);
         let begin = |writer: &Self, sql: &str| writer.connection.prepare_cached(sql)?.execute([]).map(drop);
         let result = begin(self, "BEGIN IMMEDIATE").and_then(|()| {
             let result = change(self)?;
             begin(self, "COMMIT").map(|()| result)
         });
-        if let Err(error) = &result {
+        let result = result.map_err(|error| {
             if !self.connection.is_autocommit() {
                 let _ = self.connection.execute_batch("ROLLBACK");
             }
             (self.reserved, self.housekeeping.compact) = (reserved, housekeeping_compact);
             tracing::error!(%error, "the datastore cannot be written");
-        }
-        *self.trouble.lock() = result.as_ref().err().map(failure);
+            write_failure(Path::new(self.connection.path().unwrap_or_default()), &error)
+        });
+        *self.trouble.lock() = result.as_ref().err().cloned();
         self.ask_for_checkpoint();
         result
     }
@@ -349,17 +365,18 @@ impl Writer {
         Ok(before)
     }
 
-    fn compact_step(&mut self) -> rusqlite::Result<()> {
+    fn compact_step(&mut self) -> Result<(), StoreError> {
         self.transact(Self::compact_rows)
     }
 
-    fn vacuum_step(&mut self) -> rusqlite::Result<()> {
-        let free: u32 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    fn vacuum_step(&mut self) -> Result<(), StoreError> {
+        let free = self.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, u32>(0));
+        let free = free.map_err(|error| failure(&error))?;
         if free <= FREE_PAGES {
             self.housekeeping.vacuum = false;
             if std::mem::take(&mut self.housekeeping.vacuumed) {
                 // The file is cut at a checkpoint.
-                self.written_bytes = CHECKPOINT_BYTES;
+                self.written_bytes = self.options.checkpoint_bytes;
                 self.ask_for_checkpoint();
             }
             return Ok(());
@@ -377,7 +394,7 @@ impl Writer {
     }
 
     fn ask_for_checkpoint(&mut self) {
-        if self.written_bytes >= CHECKPOINT_BYTES && !self.checkpointing {
+        if self.written_bytes >= self.options.checkpoint_bytes && !self.checkpointing {
             self.checkpointing = self.keeper.send(Keep::Checkpoint).is_ok();
         }
     }
@@ -393,11 +410,10 @@ impl Writer {
     fn close(mut self, done: Option<oneshot::Sender<Result<(), StoreError>>>) {
         let result = self.flush().and_then(|()| {
             let revision = self.revision;
-            let clean = self.transact(|writer| {
+            self.transact(|writer| {
                 writer.note_compacted()?;
                 schema::reserve(&writer.connection, revision, true)
-            });
-            clean.map_err(|error| failure(&error))
+            })
         });
         if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             tracing::warn!(%error, "the datastore's last checkpoint failed");
@@ -413,7 +429,7 @@ impl Pending {
         self.bytes += event.key.len() + event.value.as_ref().map_or(0, |value| value.len());
         self.newest.insert(event.key.clone(), after(&event));
         self.events.push(event);
-        self.due.get_or_insert(due);
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 
     fn is_full(&self, more: usize) -> bool {

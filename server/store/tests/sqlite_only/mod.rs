@@ -1,5 +1,8 @@
 //! What concerns the file alone: reopening, the lock, the schema, lost revisions, space given back.
 
+mod idle;
+mod upgrade;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
@@ -17,7 +20,8 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 fn lazy() -> SqliteOptions {
-    SqliteOptions { heartbeat_delay: Duration::from_secs(3600), ..SqliteOptions::default() }
+    let late = Duration::from_secs(3600);
+    SqliteOptions { heartbeat_delay: late, renewal_delay: late, ..SqliteOptions::default() }
 }
 
 #[tokio::test]
@@ -104,17 +108,6 @@ async fn a_second_opener_is_refused() {
     assert!(refused.contains("in use by another process"), "{refused}");
     store.close().await.unwrap();
     SqliteStore::open(&path).unwrap().close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_newer_schema_is_refused_untouched() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state.db");
-    SqliteStore::open(&path).unwrap().close().await.unwrap();
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
-    let before = std::fs::read(&path).unwrap();
-    assert_eq!(SqliteStore::open(&path).err(), Some(StoreError::NewerSchema { found: 7, known: 1 }));
-    assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
 #[tokio::test]

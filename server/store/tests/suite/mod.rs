@@ -1,5 +1,6 @@
 //! What every store must do, one function a behaviour.
 
+mod more;
 mod restore;
 
 use std::{sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use skiff_store::{
 };
 
 use crate::etcd_server::Etcd;
+pub use more::*;
 pub use restore::*;
 
 /// A store, and where it lives.
