@@ -15,7 +15,11 @@ use skiff_client::{client::Client, informer::Informers};
 use skiff_store::{Store, sqlite::SqliteStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Config, ServerError, identities::Identities, pki::Pki};
+use crate::{
+    Config, ServerError,
+    identities::Identities,
+    pki::{Pki, certify::ClusterSigner},
+};
 
 /// The program whose fields the controllers manage, as it is called in Kubernetes.
 const CONTROLLERS: &str = "kube-controller-manager";
@@ -55,7 +59,13 @@ pub(crate) fn add_health(api: &ApiServer, store: &Arc<SqliteStore>) {
 }
 
 /// Starts scheduler and controllers. All read through one set of informers; each writes as itself.
-pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &TaskTracker, cancel: &CancellationToken) {
+pub(crate) fn start(
+    api: &Arc<ApiServer>,
+    config: &Config,
+    pki: &Arc<Pki>,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) {
     let reader = Client::new(api.local(component("system:kube-controller-manager"), CONTROLLERS));
     let informers = Informers::new(reader, cancel.child_token());
     let scheduler = Client::new(api.local(component("system:kube-scheduler"), "kube-scheduler"));
@@ -75,6 +85,8 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &Ta
             pod_cidrs: vec![(config.cluster_cidr.clone(), NODE_PREFIX)],
             ..Default::default()
         },
+        signer: Arc::new(ClusterSigner(Arc::clone(pki))),
+        server: Client::new(api.local(user("system:apiserver", &["system:masters"]), "kube-apiserver")),
     };
     tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));
 }

@@ -121,7 +121,7 @@ pub struct NodeIdentity {
 
 /// A running control plane.
 pub struct Server {
-    pki: Pki,
+    pki: Arc<Pki>,
     identities: Identities,
     url: String,
     admin: Client,
@@ -138,7 +138,7 @@ impl Server {
         let registry_config = registry_config(&config)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
-        let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
+        let pki = Arc::new(Pki::open(config.data_dir.join("tls"), Timestamp::now())?);
         let identities = Identities::issue(&pki, &config, &registry_config)?;
         let (store, cacher) = open_store(&config.data_dir).await?;
 
