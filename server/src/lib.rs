@@ -197,6 +197,11 @@ impl Server {
         })
     }
 
+    /// The API as the administrator of this process, without a connection.
+    pub fn admin(&self) -> &Client {
+        &self.admin
+    }
+
     /// Applies a manifest of one or more YAML documents as the administrator, server-side; gives `kind/name` of each.
     pub async fn apply(&self, manifest: &str) -> Result<Vec<String>, manifests::ManifestError> {
         manifests::apply(&self.admin, manifest).await

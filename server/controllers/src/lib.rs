@@ -16,8 +16,10 @@ pub mod accounts;
 pub mod catalog;
 pub mod certificates;
 pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
 pub mod disrupt;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod events;
@@ -31,6 +33,8 @@ pub mod podgc;
 pub mod pods;
 pub mod protection;
 pub mod replicaset;
+pub mod revisions;
+pub mod statefulset;
 #[cfg(test)]
 mod testing;
 pub mod ttl;
@@ -91,6 +95,9 @@ fn start_workloads(all: &mut JoinSet<()>, context: &Contexts<'_>) {
     all.spawn(deployment::run(context(deployment::NAME)));
     all.spawn(job::run(context(job::NAME)));
     all.spawn(cronjob::run(context(cronjob::NAME)));
+    all.spawn(daemonset::run(context(daemonset::NAME)));
+    all.spawn(statefulset::run(context(statefulset::NAME)));
+    all.spawn(disruption::run(context(disruption::NAME)));
     all.spawn(ttl::run(context(ttl::NAME)));
 }
 

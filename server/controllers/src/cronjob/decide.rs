@@ -49,7 +49,10 @@ pub struct Plan {
 pub fn decide(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     let mut plan = Plan { status: cron.status.clone().unwrap_or_default(), ..Plan::default() };
     follow_jobs(&mut plan, jobs);
-    let Some(spec) = cron.spec.as_ref().filter(|_| !is_deleting(&cron.metadata)) else { return plan };
+    if is_deleting(&cron.metadata) {
+        return plan;
+    }
+    let spec = &cron.spec;
     plan.delete = outdated(spec, jobs);
     if spec.suspend == Some(true) {
         return plan;

@@ -15,9 +15,9 @@ use super::{
     facts::{Slot, is_indexed, is_tracked},
     policy::{Verdict, judge, succeeds},
     slots::changes,
-    tally::{Counted, Tally, completions, to_i32},
+    tally::{Counted, Tally, completions},
 };
-use crate::meta::{elapsed, is_deleting, phase, seconds};
+use crate::meta::{elapsed, is_deleting, phase, seconds, to_i32};
 
 /// The condition of a Job that is over and has succeeded.
 pub const COMPLETE: &str = "Complete";

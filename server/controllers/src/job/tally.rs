@@ -19,7 +19,7 @@ use super::{
     indexes::Indexes,
     policy::{Verdict, judge},
 };
-use crate::meta::{is_active, is_ready, is_terminal, phase, uid};
+use crate::meta::{is_active, is_ready, is_terminal, phase, to_i32, uid};
 
 /// How many pods may be written down as not yet counted at once, as in Kubernetes.
 const MAX_UNCOUNTED: usize = 500;
@@ -209,9 +209,4 @@ fn lengths(waiting: &UncountedTerminatedPods) -> (usize, usize) {
 
 fn text_of(indexes: &Indexes, wanted: bool) -> Option<String> {
     wanted.then(|| indexes.to_string())
-}
-
-/// A count as the API has it.
-pub fn to_i32(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }
