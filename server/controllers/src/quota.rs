@@ -109,7 +109,8 @@ impl Quotas {
         }
     }
 
-    /// Writes what is used, if that is news. The version is given: what admission charged meanwhile must not be lost.
+    /// Writes what is used, if that is news. The version is given, so that what admission charged meanwhile is not
+    /// lost: this fails then, and is tried again on what the watch tells.
     async fn write(&self, quota: &ResourceQuota, limit: &Limit, usages: &[Usage]) -> Result<(), ApiError> {
         let status = json!({"hard": to_json(&limit.hard), "used": to_json(&used(limit, usages))});
         if serde_json::to_value(&quota.status).is_ok_and(|known| known == status) {
@@ -120,30 +121,9 @@ impl Quotas {
         match self.context.client.update_status(&changed).await {
             Ok(quota) => self.quotas.observe(quota),
             Err(error) if error.is_not_found() => {}
-            Err(error) if error.is_conflict() => {
-                let fresh = self.context.client.get(quota.namespace(), quota.name()).await?;
-                self.quotas.observe(fresh);
-                return Err(error);
-            }
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-}
-
-/// Namespace and name of a quota.
-trait Named {
-    fn namespace(&self) -> &str;
-    fn name(&self) -> &str;
-}
-
-impl Named for ResourceQuota {
-    fn namespace(&self) -> &str {
-        crate::meta::namespace(&self.metadata)
-    }
-
-    fn name(&self) -> &str {
-        crate::meta::name(&self.metadata)
     }
 }
 
