@@ -2,13 +2,16 @@
 //!
 //! - [`frame`]: the frame; how a controller sees its own writes.
 //! - [`replicaset`] (and ReplicationControllers), [`deployment`]: pods from templates; [`pods`]: what those share.
+//! - [`daemonset`], [`statefulset`], and [`revisions`] of their templates; [`disruption`]: how many pods may go.
 //! - [`job`], [`cronjob`]: pods that run to their end; [`ttl`]: when finished Jobs go.
 //! - [`endpointslice`]: which pods are behind a Service.
 //! - [`endpoints`]: the older form of that.
 //! - [`accounts`]: what every namespace has.
+//! - [`tokens`]: tokens in Secrets.
 //! - [`certificates`]: requests for certificates, approved, signed and forgotten.
 //! - [`namespace`]: what goes with a namespace; [`garbage`]: what goes with its owner; [`events`]: what goes with time.
 //! - [`nodes`]: address ranges, lost nodes, evictions; [`podgc`]: pods that nobody else deletes.
+//! - [`quota`]: what is used of ResourceQuotas.
 //! - [`protection`]: volumes and claims that are in use stay.
 //! - [`catalog`]: the resources that there are, built-in and custom.
 
@@ -32,11 +35,13 @@ pub mod nodes;
 pub mod podgc;
 pub mod pods;
 pub mod protection;
+pub mod quota;
 pub mod replicaset;
 pub mod revisions;
 pub mod statefulset;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 pub mod ttl;
 
 use std::sync::Arc;
@@ -58,6 +63,8 @@ pub struct Config {
     pub signer: Arc<dyn Signer>,
     /// The API as the API server itself: for what Kubernetes' does without a controller.
     pub server: Client,
+    /// Signs the tokens in Secrets.
+    pub sign_token: tokens::Sign,
 }
 
 /// Makes the context of a controller by its name.
@@ -110,6 +117,8 @@ fn start_network(all: &mut JoinSet<()>, context: &Contexts<'_>) {
 /// What keeps the cluster in order.
 fn start_cluster(all: &mut JoinSet<()>, context: &Contexts<'_>, config: &Config) {
     all.spawn(accounts::run_accounts(context(accounts::ACCOUNTS_NAME)));
+    let sign_token = config.sign_token.clone();
+    all.spawn(tokens::run(context(tokens::NAME), config.root_ca.clone(), sign_token));
     all.spawn(accounts::run_root_ca(context(accounts::ROOT_CA_NAME), config.root_ca.clone()));
     all.spawn(certificates::run(context(certificates::NAME), Arc::clone(&config.signer)));
     all.spawn(namespace::run(context(namespace::NAME)));
@@ -117,6 +126,7 @@ fn start_cluster(all: &mut JoinSet<()>, context: &Contexts<'_>, config: &Config)
     all.spawn(nodes::run_ranges(context(nodes::NAME), config.nodes.clone()));
     all.spawn(nodes::run_lifecycle(context(nodes::NAME), config.nodes.clone()));
     all.spawn(podgc::run(context(podgc::NAME), podgc::MAX_ENDED_PODS));
+    all.spawn(quota::run(context(quota::NAME)));
     all.spawn(protection::run_claims(context(protection::CLAIMS_NAME)));
     all.spawn(protection::run_volumes(context(protection::VOLUMES_NAME)));
 }

@@ -78,9 +78,10 @@ struct Decider<'a> {
 pub fn decide(view: &View<'_>, now: Timestamp) -> Plan {
     let spec = view.set.spec.clone().unwrap_or_default();
     let mut decider = Decider { view, spec, now, plan: Plan::default() };
-    let places = decider.places();
+    let mut places = decider.places();
     decider.report(&places);
     if !is_deleting(&view.set.metadata) {
+        places.iter_mut().for_each(|place| decider.clear_ended(place));
         decider.manage(&places);
         decider.roll(&places);
     }
@@ -91,7 +92,7 @@ pub fn decide(view: &View<'_>, now: Timestamp) -> Plan {
 }
 
 impl<'a> Decider<'a> {
-    /// Every node, with its pods; pods of nodes that are gone, or that have ended, go.
+    /// Every node, with its pods; pods of nodes that are gone go.
     fn places(&mut self) -> Vec<Place<'a>> {
         let spec = spec_of(self.view.set);
         let mut by_node: HashMap<&str, Vec<&'a Arc<Pod>>> = HashMap::new();
@@ -112,7 +113,6 @@ impl<'a> Decider<'a> {
         let lost: Vec<Arc<Pod>> = lost.filter(|pod| !is_deleting(&pod.metadata)).cloned().collect();
         if !is_deleting(&self.view.set.metadata) {
             self.plan.delete.extend(lost);
-            places.iter_mut().for_each(|place| self.clear_ended(place));
         }
         places
     }

@@ -245,8 +245,9 @@ impl<'a> Decider<'a> {
         }
         let old = self.view.set.status.as_ref();
         // The rollout is over when every pod is new and ready: what was new is then current.
-        let is_over = update_revision != current_revision && updated == replicas && ready == replicas && replicas > 0
-            || places.is_empty() && replicas == 0;
+        let rolls = self.spec.update_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) != Some("OnDelete");
+        let total = to_i32(places.len());
+        let is_over = rolls && updated == total && ready == total;
         self.plan.status = StatefulSetStatus {
             replicas,
             ready_replicas: Some(ready),

@@ -57,7 +57,7 @@ fn pods_come_and_go_in_order() {
         (&["0 new ok", "2 new ok"], "+1 2/2/0/2"),
         (&["0 new going", "2 new ok"], "2/1/0/1"),
         (&["0 new failed", "1 new ok", "2 new ok"], "-w-0 3/2/0/2"),
-        (&["0 new ok", "1 new ok", "2 new ok", "3 new ok", "4 new ok"], "-w-4 5/5/5/5"),
+        (&["0 new ok", "1 new ok", "2 new ok", "3 new ok", "4 new ok"], "-w-4 5/5/0/5"),
         (&["0 new ok", "1 new ok", "2 new ok", "3 new ok", "4 new going"], "5/4/0/4"),
         (&["0 new ok", "1 new ok", "2 new ok", "3 new unready", "4 new ok"], "-w-4 5/4/0/5"),
         (&["0 new ok", "1 new unready", "2 new ok", "3 new ok"], "4/3/0/4"),
