@@ -61,7 +61,9 @@ fn jobs_complete_fail_and_are_fired_by_cron_jobs() {
     assert_eq!(cluster.get(&["job", "indexed"])["status"]["completedIndexes"], "0,1");
     assert!(cluster.kubectl(&["get", "jobs"]).contains("3/3"));
     cluster.wait("the finished Job goes with its pods", |cluster| {
-        let gone = cluster.get(&["jobs", "--field-selector=metadata.name=brief"])["items"].as_array().is_some_and(Vec::is_empty);
+        let gone = cluster.get(&["jobs", "--field-selector=metadata.name=brief"])["items"]
+            .as_array()
+            .is_some_and(Vec::is_empty);
         gone && pods(cluster, "batch.kubernetes.io/job-name=brief").is_empty()
     });
     cluster.kubectl(&["delete", "job", "three"]);
@@ -129,7 +131,8 @@ fn sets_of_every_kind_come_up() {
          spec: {{replicas: 2, selector: {{app: old}}, template: {old}}}\n"
     ));
     cluster.kubectl(&["rollout", "status", "daemonset/daemon", "--timeout=60s"]);
-    cluster.wait("the older kind keeps two pods", |cluster| cluster.get(&["rc", "old"])["status"]["readyReplicas"] == 2);
+    cluster
+        .wait("the older kind keeps two pods", |cluster| cluster.get(&["rc", "old"])["status"]["readyReplicas"] == 2);
     cluster.kubectl(&["delete", "statefulset,daemonset,rc", "--all"]);
     cluster.wait("their pods go with them", |cluster| {
         cluster.get(&["pods"])["items"].as_array().is_some_and(Vec::is_empty)

@@ -96,8 +96,11 @@ pub(crate) fn start(
         let api = Arc::clone(api);
         move |name: &str| {
             let is_the_manager_itself = name == skiff_controllers::tokens::NAME;
-            let user =
-                if is_the_manager_itself { component(CONTROLLER_MANAGER) } else { service_account("kube-system", name) };
+            let user = if is_the_manager_itself {
+                component(CONTROLLER_MANAGER)
+            } else {
+                service_account("kube-system", name)
+            };
             Client::new(api.local(user, CONTROLLERS))
         }
     };

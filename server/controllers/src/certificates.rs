@@ -140,12 +140,7 @@ impl Requests {
         }
     }
 
-    async fn fail(
-        &self,
-        request: &CertificateSigningRequest,
-        reason: &str,
-        message: String,
-    ) -> Result<(), ApiError> {
+    async fn fail(&self, request: &CertificateSigningRequest, reason: &str, message: String) -> Result<(), ApiError> {
         let mut failed = request.clone();
         let conditions = failed.status.get_or_insert_default().conditions.get_or_insert_default();
         conditions.push(condition("Failed", reason, message));

@@ -82,10 +82,8 @@ impl CronJobs {
     }
 
     async fn delete(&self, cron: &CronJob, job: &Job) -> Result<(), ApiError> {
-        let options = DeleteOptions {
-            propagation_policy: Some("Background".to_owned()),
-            ..delete_options(uid(&job.metadata))
-        };
+        let options =
+            DeleteOptions { propagation_policy: Some("Background".to_owned()), ..delete_options(uid(&job.metadata)) };
         let name = name(&job.metadata);
         match self.context.client.delete::<Job>(namespace(&job.metadata), name, &options).await {
             Ok(_) => {
@@ -127,7 +125,8 @@ impl CronJobs {
             self.jobs.observe(there.clone());
             return Ok(Some(there));
         }
-        let message = format!("Error creating job: {} is there already and is not controlled by this", name(&job.metadata));
+        let message =
+            format!("Error creating job: {} is there already and is not controlled by this", name(&job.metadata));
         self.context.events.event(cron, EventType::Warning, "FailedCreate", message);
         Ok(None)
     }

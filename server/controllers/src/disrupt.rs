@@ -39,12 +39,7 @@ pub fn disrupted(pod: &Pod, reason: &str, message: &str, now: Timestamp, phase: 
 }
 
 /// Patches a pod's status; one that is gone is no error.
-pub async fn patch_status(
-    context: &Context,
-    pods: &Informer<Pod>,
-    pod: &Pod,
-    patch: &Value,
-) -> Result<(), ApiError> {
+pub async fn patch_status(context: &Context, pods: &Informer<Pod>, pod: &Pod, patch: &Value) -> Result<(), ApiError> {
     let (space, name) = (namespace(&pod.metadata), name(&pod.metadata));
     let form = ContentType::StrategicMergePatch;
     match context.client.patch::<Pod>(space, name, Some("status"), form, patch).await {

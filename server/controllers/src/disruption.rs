@@ -30,7 +30,7 @@ use crate::{
     frame::{Again, Context, Controller, Frame},
     meta::{controller_of, elapsed, is_deleting, is_terminal, namespace, pod_condition, selector},
 };
-use decide::{DELETION_TIMEOUT, needs_scale, decide};
+use decide::{DELETION_TIMEOUT, decide, needs_scale};
 
 /// The controller's identity.
 pub const NAME: &str = "disruption-controller";
@@ -63,19 +63,31 @@ pub async fn run(context: Context) {
         catalog: Catalog::new(of),
         context: context.clone(),
     };
+    // Without these an owner that is not known yet would count as gone, and its pods could all be evicted.
+    let (sets, deployments) = (Arc::clone(&controller.sets), Arc::clone(&controller.deployments));
+    let (stateful, replication) = (Arc::clone(&controller.stateful), Arc::clone(&controller.replication));
+    let known = futures::future::join4(sets.synced(), deployments.synced(), stateful.synced(), replication.synced());
+    if context.cancel.run_until_cancelled(known).await.is_none() {
+        return;
+    }
     let of_pods = Arc::clone(&budgets);
     let frame = Frame::new(NAME, Arc::new(controller), &context.cancel)
         .watch(&budgets, |budget| vec![Key::of(budget)])
         .watch(&pods, move |pod| budgets_of(pod, &of_pods));
     let stale = Stale { context: context.clone(), pods: Arc::clone(&pods) };
-    let stale = Frame::new(NAME, Arc::new(stale), &context.cancel)
-        .watch(&pods, |pod| if stale_left(pod, Timestamp::UNIX_EPOCH).is_some() { vec![Key::of(pod)] } else { Vec::new() });
+    let stale = Frame::new(NAME, Arc::new(stale), &context.cancel).watch(&pods, |pod| {
+        if stale_left(pod, Timestamp::UNIX_EPOCH).is_some() { vec![Key::of(pod)] } else { Vec::new() }
+    });
     futures::future::join(frame.run(WORKERS), stale.run(1)).await;
 }
 
 fn budgets_of(pod: &Pod, budgets: &Informer<PodDisruptionBudget>) -> Vec<Key> {
     let of_pod = budgets.list_in(namespace(&pod.metadata));
-    of_pod.iter().filter(|budget| labels(budget).matches(&pod.metadata.labels)).map(|budget| Key::of(&**budget)).collect()
+    of_pod
+        .iter()
+        .filter(|budget| labels(budget).matches(&pod.metadata.labels))
+        .map(|budget| Key::of(&**budget))
+        .collect()
 }
 
 fn labels(budget: &PodDisruptionBudget) -> LabelSelector {
@@ -134,7 +146,9 @@ impl Budgets {
     async fn scale_of(&self, space: &str, owner: &OwnerReference) -> Result<i32, String> {
         let name = owner.name.as_str();
         let replicas = match owner.kind.as_str() {
-            "Deployment" => self.deployments.get(space, name).map(|one| one.spec.as_ref().and_then(|spec| spec.replicas)),
+            "Deployment" => {
+                self.deployments.get(space, name).map(|one| one.spec.as_ref().and_then(|spec| spec.replicas))
+            }
             "ReplicaSet" => self.sets.get(space, name).map(|one| one.spec.as_ref().and_then(|spec| spec.replicas)),
             "StatefulSet" => self.stateful.get(space, name).map(|one| one.spec.as_ref().and_then(|spec| spec.replicas)),
             "ReplicationController" => {

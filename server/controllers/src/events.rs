@@ -124,11 +124,7 @@ impl Sink for Line {
 }
 
 fn due(entry: &Entry) -> Due {
-    Due {
-        namespace: (*entry.head.namespace).into(),
-        name: (*entry.head.name).into(),
-        revision: entry.resource_version,
-    }
+    Due { namespace: (*entry.head.namespace).into(), name: (*entry.head.name).into(), revision: entry.resource_version }
 }
 
 /// The times of an Event of either form.

@@ -199,7 +199,8 @@ impl Collector {
 
     /// No owner waits for this object any more: objects that own each other would wait for ever.
     async fn unblock(&self, node: &Node, live: &Object) -> Result<(), ApiError> {
-        let mut owners = live.at(&["metadata", "ownerReferences"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut owners =
+            live.at(&["metadata", "ownerReferences"]).and_then(Value::as_array).cloned().unwrap_or_default();
         let blocks = |owner: &Value| owner["blockOwnerDeletion"] == Value::Bool(true);
         if !owners.iter().any(blocks) {
             return Ok(());
@@ -213,9 +214,8 @@ impl Collector {
     /// What an owner is like by the graph, if it is there under the name that the reference gives.
     fn known_standing(&self, dependent: &Node, owner: &Owner) -> Option<Standing> {
         let graph = self.graph.lock();
-        let known = graph.get(&owner.uid).filter(|known| *known.name == *owner.name)?;
-        let is_near = known.namespace.is_empty() || known.namespace == dependent.namespace;
-        is_near.then(|| if known.is_waiting() { Standing::Waiting } else { Standing::Solid })
+        let known = graph.owner_of(dependent, owner)?;
+        Some(if known.is_waiting() { Standing::Waiting } else { Standing::Solid })
     }
 
     /// What an owner is like: by the graph, or, where that does not know it, by the server.

@@ -166,7 +166,9 @@ impl Jobs {
 fn same(old: Option<&JobStatus>, new: &JobStatus) -> bool {
     let plain = |status: &JobStatus| {
         let mut status = status.clone();
-        for count in [&mut status.active, &mut status.ready, &mut status.terminating, &mut status.succeeded, &mut status.failed] {
+        for count in
+            [&mut status.active, &mut status.ready, &mut status.terminating, &mut status.succeeded, &mut status.failed]
+        {
             count.get_or_insert_default();
         }
         let uncounted = status.uncounted_terminated_pods.get_or_insert_default();

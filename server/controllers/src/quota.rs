@@ -59,8 +59,11 @@ pub async fn run(context: Context) {
     let catalog = Catalog::new(&context.informers);
     let cancel = context.cancel.clone();
     let controller = Quotas { context: context.clone(), quotas: Arc::clone(&quotas), catalog: catalog.clone() };
-    let frame = Frame::new(NAME, Arc::new(controller), &cancel)
-        .watch_if(&quotas, |old, new| old.spec != new.spec, |quota| vec![Key::of(quota)]);
+    let frame = Frame::new(NAME, Arc::new(controller), &cancel).watch_if(
+        &quotas,
+        |old, new| old.spec != new.spec,
+        |quota| vec![Key::of(quota)],
+    );
     let watches = Watches { context, quotas, catalog, queue: frame.queue() };
     futures::future::join(frame.run(WORKERS), cancel.run_until_cancelled(watches.follow())).await;
 }
@@ -152,9 +155,11 @@ impl Watches {
         self.quotas.synced().await;
         while changes.next().await.is_some() {
             let wanted = self.wanted();
-            running.retain(|known, running| wanted.contains(known) || {
-                running.cancel();
-                false
+            running.retain(|known, running| {
+                wanted.contains(known) || {
+                    running.cancel();
+                    false
+                }
             });
             for resource in wanted {
                 running.entry(resource.clone()).or_insert_with(|| self.start(resource));

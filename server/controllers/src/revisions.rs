@@ -185,8 +185,7 @@ impl History {
             Err(error) if error.is_already_exists() && !is_namespace_terminating(&error) => {}
             Err(error) => return Err(error),
         }
-        let there: ControllerRevision =
-            self.context.client.get(namespace(&new.metadata), name(&new.metadata)).await?;
+        let there: ControllerRevision = self.context.client.get(namespace(&new.metadata), name(&new.metadata)).await?;
         if is_controlled_by(&there.metadata, uid(owner.metadata())) && there.data == new.data {
             self.revisions.observe(there.clone());
             return Ok(Some(Arc::new(there)));

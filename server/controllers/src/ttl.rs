@@ -28,7 +28,10 @@ pub async fn run(context: Context) {
     let cancel = context.cancel.clone();
     let controller = Finished { context, jobs: Arc::clone(&jobs) };
     Frame::new(NAME, Arc::new(controller), &cancel)
-        .watch(&jobs, |job| if time_left(job, Timestamp::UNIX_EPOCH).is_some() { vec![Key::of(job)] } else { Vec::new() })
+        .watch(
+            &jobs,
+            |job| if time_left(job, Timestamp::UNIX_EPOCH).is_some() { vec![Key::of(job)] } else { Vec::new() },
+        )
         .run(1)
         .await;
 }
@@ -60,10 +63,8 @@ impl Controller for Finished {
             self.jobs.observe(fresh);
             return Ok(None);
         }
-        let options = DeleteOptions {
-            propagation_policy: Some("Foreground".to_owned()),
-            ..delete_options(uid(&fresh.metadata))
-        };
+        let options =
+            DeleteOptions { propagation_policy: Some("Foreground".to_owned()), ..delete_options(uid(&fresh.metadata)) };
         match self.context.client.delete::<Job>(&key.namespace, &key.name, &options).await {
             Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
             _ => Ok(None),
@@ -101,16 +102,25 @@ mod tests {
     async fn a_finished_job_goes_with_its_pods_and_others_stay() {
         let cluster = Running::start(run);
         let at = "2026-01-01T00:00:00Z";
-        for job in [job("old", json!(0), "Complete", at), job("runs", json!(0), "Suspended", at), job("kept", json!(null), "Complete", at)] {
+        for job in [
+            job("old", json!(0), "Complete", at),
+            job("runs", json!(0), "Suspended", at),
+            job("kept", json!(null), "Complete", at),
+        ] {
             cluster.client.create(&job).await.unwrap();
         }
         eventually(async || {
             let jobs = cluster.client.list::<Job>(None, &Default::default()).await.unwrap().items;
-            let gone = |name: &str| jobs.iter().find(|job| job.metadata.name.as_deref() == Some(name)).is_none_or(|job| is_deleting(&job.metadata));
+            let gone = |name: &str| {
+                jobs.iter()
+                    .find(|job| job.metadata.name.as_deref() == Some(name))
+                    .is_none_or(|job| is_deleting(&job.metadata))
+            };
             gone("old") && !gone("runs") && !gone("kept")
         })
         .await;
-        let deletion = cluster.api.take_requests().into_iter().find(|r| r.verb == skiff_api::request::Verb::Delete).unwrap();
+        let deletion =
+            cluster.api.take_requests().into_iter().find(|r| r.verb == skiff_api::request::Verb::Delete).unwrap();
         let body: Value = serde_json::from_slice(&deletion.body).unwrap();
         assert_eq!(body["propagationPolicy"], "Foreground");
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
-use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm, SigningKey};
+use rcgen::{KeyPair, SignatureAlgorithm, SigningKey};
 use skiff_controllers::certificates::{Authority, Order, Signer};
 use x509_parser::{
     cri_attributes::ParsedCriAttribute,
@@ -218,7 +218,8 @@ fn alternative_names<'a>(request: &'a X509CertificationRequest<'_>) -> Option<(b
 
 /// The bit string of the key's usages; `None` where there are none.
 fn key_usage(usages: &[String]) -> Option<Vec<u8>> {
-    let bits: Vec<usize> = BITS.iter().filter(|(name, _)| usages.iter().any(|u| u == name)).map(|(_, bit)| *bit).collect();
+    let bits: Vec<usize> =
+        BITS.iter().filter(|(name, _)| usages.iter().any(|u| u == name)).map(|(_, bit)| *bit).collect();
     let last = bits.iter().max()?;
     let mut bytes = vec![0_u8; last / 8 + 1];
     bits.iter().for_each(|bit| bytes[bit / 8] |= 0x80 >> (bit % 8));
@@ -227,11 +228,8 @@ fn key_usage(usages: &[String]) -> Option<Vec<u8>> {
 
 /// What the certificate is for; `None` where that is not said.
 fn purposes(usages: &[String]) -> Option<Vec<u8>> {
-    let all: Vec<&[u64]> = PURPOSES
-        .iter()
-        .filter(|(name, _)| usages.iter().any(|usage| usage == name))
-        .map(|(_, oid)| *oid)
-        .collect();
+    let all: Vec<&[u64]> =
+        PURPOSES.iter().filter(|(name, _)| usages.iter().any(|usage| usage == name)).map(|(_, oid)| *oid).collect();
     (!all.is_empty()).then(|| {
         yasna::construct_der(|writer| {
             writer.write_sequence(|writer| {
@@ -246,4 +244,72 @@ fn pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const COMMON_NAME: [u64; 4] = [2, 5, 4, 3];
+    const ORGANIZATION: [u64; 4] = [2, 5, 4, 10];
+
+    /// A request with a subject of several attributes, made by hand: two organizations are two groups.
+    fn request(subject: &[(&[u64], &str)], key: &KeyPair) -> Vec<u8> {
+        let content = yasna::construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                writer.next().write_u8(0);
+                writer.next().write_sequence(|writer| {
+                    for (oid, value) in subject {
+                        writer.next().write_set(|writer| {
+                            writer.next().write_sequence(|writer| {
+                                writer.next().write_oid(&ObjectIdentifier::from_slice(oid));
+                                writer.next().write_utf8_string(value);
+                            });
+                        });
+                    }
+                });
+                writer.next().write_der(&key.subject_public_key_info());
+                writer.next().write_tagged_implicit(Tag::context(0), |writer| writer.write_set(|_| ()));
+            });
+        });
+        yasna::construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                writer.next().write_der(&content);
+                writer.next().write_der(&algorithm(key.algorithm()).unwrap());
+                let signature = key.sign(&content).unwrap();
+                writer.next().write_bitvec_bytes(&signature, signature.len() * 8);
+            });
+        })
+    }
+
+    #[test]
+    fn a_subject_is_taken_over_as_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let now: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
+        let pki = Pki::open(dir.path().join("tls"), now).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let subject: [(&[u64], &str); 3] = [(&COMMON_NAME, "jane"), (&ORGANIZATION, "dev"), (&ORGANIZATION, "ops")];
+        let order = Order {
+            authority: Authority::Client,
+            request_der: request(&subject, &key),
+            usages: vec!["digital signature".to_owned(), "client auth".to_owned()],
+            lifetime: Duration::from_secs(3600),
+        };
+        let pem = pki.certify(&order, now, &[0x80; 16]).unwrap();
+        let (_, block) = parse_x509_pem(pem.as_bytes()).unwrap();
+        let cert = block.parse_x509().unwrap();
+        assert_eq!(cert.subject().to_string(), "CN=jane, O=dev, O=ops");
+        assert_eq!(cert.public_key().raw, key.subject_public_key_info());
+        assert_eq!(cert.validity().not_after.timestamp(), now.as_second() + 3600);
+        let usage = cert.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && !usage.key_encipherment());
+        let purposes = cert.extended_key_usage().unwrap().unwrap().value;
+        assert!(purposes.client_auth && !purposes.server_auth);
+        let forged = Order { request_der: request(&subject, &KeyPair::generate().unwrap()), ..order.clone() };
+        let mut forged_der = forged.request_der;
+        let last = forged_der.len() - 1;
+        forged_der[last] ^= 1;
+        assert!(pki.certify(&Order { request_der: forged_der, ..order }, now, &[1; 16]).is_err());
+    }
 }

@@ -33,7 +33,8 @@ fn read(pem: &str, authority: &str) -> (String, Vec<String>, i64) {
     let (_, authority) = parse_x509_pem(authority.as_bytes()).unwrap();
     cert.verify_signature(Some(authority.parse_x509().unwrap().public_key())).expect("signed by the authority");
     let names = cert.subject_alternative_name().unwrap().map(|names| names.value.general_names.clone());
-    let dns = |name: &GeneralName<'_>| if let GeneralName::DNSName(name) = name { (*name).to_owned() } else { String::new() };
+    let dns =
+        |name: &GeneralName<'_>| if let GeneralName::DNSName(name) = name { (*name).to_owned() } else { String::new() };
     let left_minutes = (cert.validity().not_after.timestamp() - jiff::Timestamp::now().as_second()) / 60;
     assert!(!cert.is_ca());
     (cert.subject().to_string(), names.iter().flatten().map(dns).collect(), left_minutes)

@@ -25,12 +25,18 @@ fn fill() -> Vec<(&'static str, usize, Value)> {
         ("rbac.authorization.k8s.io/v1/roles", 50, json!({"rules": role})),
         ("rbac.authorization.k8s.io/v1/rolebindings", 50, json!({"roleRef": role_ref})),
         ("apps/v1/deployments", 10, json!({"spec": {"replicas": 3, "selector": selector, "template": template}})),
-        ("apps/v1/statefulsets", 10,
-            json!({"spec": {"replicas": 3, "serviceName": "s", "selector": selector, "template": template}})),
+        (
+            "apps/v1/statefulsets",
+            10,
+            json!({"spec": {"replicas": 3, "serviceName": "s", "selector": selector, "template": template}}),
+        ),
         ("apps/v1/daemonsets", 5, json!({"spec": {"selector": selector, "template": template}})),
         ("batch/v1/jobs", 20, json!({"spec": {"template": job_pod}})),
-        ("batch/v1/cronjobs", 5,
-            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": job_pod}}}})),
+        (
+            "batch/v1/cronjobs",
+            5,
+            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": job_pod}}}}),
+        ),
         ("policy/v1/poddisruptionbudgets", 10, json!({"spec": {"minAvailable": 1, "selector": selector}})),
         ("networking.k8s.io/v1/networkpolicies", 20, json!({"spec": {"podSelector": {}}})),
     ]
@@ -52,7 +58,7 @@ async fn a_namespace_with_thousands_of_objects_of_all_kinds_goes() {
     }
     eventually("the Jobs have pods", async || plane.count("v1/pods", "big").await >= 300 + 20).await;
     plane.delete("v1/namespaces", "", "big", "Background").await;
-    eventually("the namespace is gone", async || plane.get("v1/namespaces", "", "big").await.is_err()).await;
+    plane.is_gone("big").await;
     for (kind, _, _) in &kinds {
         assert_eq!(plane.count(kind, "big").await, 0, "{kind}");
     }
@@ -68,13 +74,14 @@ async fn an_object_that_is_held_holds_its_namespace_which_says_so() {
     eventually("the namespace says what holds it", async || {
         let namespace = plane.get("v1/namespaces", "", "held").await.unwrap();
         let text = Value::Object(namespace.0).to_string();
-        text.contains("configmaps. has 1 resource instances") && text.contains("example.com/hold in 1 resource instances")
+        text.contains("configmaps. has 1 resource instances")
+            && text.contains("example.com/hold in 1 resource instances")
     })
     .await;
     let patch = json!({"metadata": {"finalizers": null}});
     let form = skiff_api::request::ContentType::MergePatch;
     plane.admin().patch_object(&crate::harness::resource("v1/configmaps"), "held", "m", form, &patch).await.unwrap();
-    eventually("the namespace is gone", async || plane.get("v1/namespaces", "", "held").await.is_err()).await;
+    plane.is_gone("held").await;
 }
 
 /// An owner with many dependents, and one dependent of each of those.

@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PARALLEL: usize = 64;
 
 /// A control plane that runs until this is dropped.
-pub struct Plane {
-    pub server: Server,
+pub(crate) struct Plane {
+    pub(crate) server: Server,
     cancel: CancellationToken,
     _folder: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ impl Drop for Plane {
 }
 
 /// A resource by `GROUP/VERSION/PLURAL`, or `VERSION/PLURAL` for the core group.
-pub fn resource(text: &str) -> GroupVersionResource {
+pub(crate) fn resource(text: &str) -> GroupVersionResource {
     match text.split('/').collect::<Vec<_>>()[..] {
         [version, plural] => GroupVersionResource::new("", version, plural),
         [group, version, plural] => GroupVersionResource::new(group, version, plural),
@@ -43,7 +43,7 @@ pub fn resource(text: &str) -> GroupVersionResource {
 }
 
 impl Plane {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = Config {
             data_dir: folder.path().to_path_buf(),
@@ -60,12 +60,12 @@ impl Plane {
         Self { server, cancel, _folder: folder }
     }
 
-    pub fn admin(&self) -> &Client {
+    pub(crate) fn admin(&self) -> &Client {
         self.server.admin()
     }
 
     /// Creates an object in a namespace, empty for none.
-    pub async fn create(&self, kind: &str, namespace: &str, object: Value) -> Object {
+    pub(crate) async fn create(&self, kind: &str, namespace: &str, object: Value) -> Object {
         let body = serde_json::to_vec(&object).unwrap();
         let request = Request { body: body.into(), ..Request::new(Verb::Create, resource(kind), namespace, "") };
         match self.admin().raw(request).await {
@@ -75,35 +75,49 @@ impl Plane {
     }
 
     /// Creates many, `make(number)` each.
-    pub async fn create_many(&self, kind: &str, namespace: &str, count: usize, make: impl Fn(usize) -> Value) {
+    pub(crate) async fn create_many(&self, kind: &str, namespace: &str, count: usize, make: impl Fn(usize) -> Value) {
         let all = (0..count).map(|number| self.create(kind, namespace, make(number)));
         let made: Vec<Object> = stream::iter(all).buffer_unordered(PARALLEL).collect().await;
         assert_eq!(made.len(), count);
     }
 
-    pub async fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Object, ApiError> {
+    pub(crate) async fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Object, ApiError> {
         self.admin().get_object(&resource(kind), namespace, name).await
     }
 
-    pub async fn count(&self, kind: &str, namespace: &str) -> usize {
+    pub(crate) async fn count(&self, kind: &str, namespace: &str) -> usize {
         self.admin().list_objects(&resource(kind), Some(namespace), &Options::default()).await.unwrap().entries.len()
     }
 
-    pub async fn delete(&self, kind: &str, namespace: &str, name: &str, policy: &str) {
+    /// Waits until a namespace is gone; fails with what it says of itself where it stays.
+    pub(crate) async fn is_gone(&self, namespace: &str) {
+        let mut last = None;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            match self.get("v1/namespaces", "", namespace).await {
+                Ok(there) => last = Some(there),
+                Err(_) => return,
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the namespace stays: {}", Value::Object(last.unwrap_or_default().0));
+    }
+
+    pub(crate) async fn delete(&self, kind: &str, namespace: &str, name: &str, policy: &str) {
         let options = DeleteOptions { propagation_policy: Some(policy.to_owned()), ..DeleteOptions::default() };
         self.admin().delete_object(&resource(kind), namespace, name, &options).await.unwrap();
     }
 }
 
 /// A reference to an owner.
-pub fn owner(kind: &str, object: &Object, blocks: bool) -> Value {
+pub(crate) fn owner(kind: &str, object: &Object, blocks: bool) -> Value {
     let api_version = object.str_at(&["apiVersion"]).unwrap();
     json!({"apiVersion": api_version, "kind": kind, "name": object.name(), "uid": object.uid(),
         "blockOwnerDeletion": blocks})
 }
 
 /// Waits until a condition holds.
-pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain until {what}");

@@ -129,9 +129,9 @@ fn time_left(request: &CertificateSigningRequest, now: Timestamp) -> Option<Dura
         kind => matches!(kind, "Denied" | "Failed"),
     };
     let kept = conditions().filter(settled).filter_map(|condition| until(updated(condition), KEEP_SETTLED)).min();
-    let valid = certificate(request).and_then(not_after_seconds).map(|end| {
-        Duration::from_secs(u64::try_from(end.saturating_sub(now.as_second())).unwrap_or_default())
-    });
+    let valid = certificate(request)
+        .and_then(not_after_seconds)
+        .map(|end| Duration::from_secs(u64::try_from(end.saturating_sub(now.as_second())).unwrap_or_default()));
     [kept, valid].into_iter().flatten().min()
 }
 

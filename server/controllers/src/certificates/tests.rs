@@ -55,33 +55,58 @@ fn told(step: &Step) -> String {
 fn what_a_request_needs_next() {
     let node = || csr("system:node:n", "system:nodes", "");
     let serving = || csr("system:node:n", "system:nodes", "host");
-    let (client, server) = (["digital signature", "client auth"], ["digital signature", "key encipherment", "server auth"]);
+    let (client, server) =
+        (["digital signature", "client auth"], ["digital signature", "key encipherment", "server auth"]);
     let (none, approved) = (json!([]), said("Approved"));
     let cases: &[(&str, CertificateSigningRequest, &str)] = &[
         ("a kubelet asks for itself", request(KUBELET, node(), &client, none.clone()), "selfnodeclient,nodeclient"),
-        ("somebody asks for a kubelet", request(KUBELET, csr("system:node:m", "system:nodes", ""), &client, none.clone()),
-            "nodeclient"),
+        (
+            "somebody asks for a kubelet",
+            request(KUBELET, csr("system:node:m", "system:nodes", ""), &client, none.clone()),
+            "nodeclient",
+        ),
         ("no node", request(KUBELET, csr("me", "system:nodes", ""), &client, none.clone()), "wait"),
         ("a serving certificate is for people to approve", request(SERVING, serving(), &server, none), "wait"),
         ("approved", request(KUBELET, node(), &client, approved.clone()), "Client 8760h"),
-        ("approved, with a name", request(KUBELET, serving(), &client, approved.clone()),
-            "DNS subjectAltNames are not allowed"),
-        ("approved, of no node", request(KUBELET, csr("me", "x", ""), &client, approved.clone()),
-            "subject organization is not system:nodes"),
+        (
+            "approved, with a name",
+            request(KUBELET, serving(), &client, approved.clone()),
+            "DNS subjectAltNames are not allowed",
+        ),
+        (
+            "approved, of no node",
+            request(KUBELET, csr("me", "x", ""), &client, approved.clone()),
+            "subject organization is not system:nodes",
+        ),
         ("approved, for serving", request(SERVING, serving(), &server, approved.clone()), "Server 8760h"),
-        ("approved, for serving nothing", request(SERVING, node(), &server, approved.clone()),
-            "DNS or IP subjectAltName is required"),
-        ("approved, for the wrong use", request(SERVING, serving(), &client, approved.clone()),
-            "usages did not match [key encipherment digital signature server auth] or [digital signature server auth]"),
+        (
+            "approved, for serving nothing",
+            request(SERVING, node(), &server, approved.clone()),
+            "DNS or IP subjectAltName is required",
+        ),
+        (
+            "approved, for the wrong use",
+            request(SERVING, serving(), &client, approved.clone()),
+            "usages did not match [key encipherment digital signature server auth] or [digital signature server auth]",
+        ),
         ("a user", request(CLIENT, csr("me", "team", ""), &client, approved.clone()), "Client 8760h"),
-        ("a user that would serve", request(CLIENT, csr("me", "team", ""), &server, approved.clone()),
-            "usages must be client auth, and may be digital signature and key encipherment"),
-        ("of old", request("kubernetes.io/legacy-unknown", csr("x", "y", "host"), &server, approved.clone()),
-            "Server 8760h"),
+        (
+            "a user that would serve",
+            request(CLIENT, csr("me", "team", ""), &server, approved.clone()),
+            "usages must be client auth, and may be digital signature and key encipherment",
+        ),
+        (
+            "of old",
+            request("kubernetes.io/legacy-unknown", csr("x", "y", "host"), &server, approved.clone()),
+            "Server 8760h",
+        ),
         ("another's", request("example.com/signer", node(), &client, approved.clone()), "wait"),
         ("denied", request(KUBELET, node(), &client, said("Denied")), "wait"),
-        ("no request", request(CLIENT, b"nonsense".to_vec(), &client, approved),
-            "PEM block type must be CERTIFICATE REQUEST"),
+        (
+            "no request",
+            request(CLIENT, b"nonsense".to_vec(), &client, approved),
+            "PEM block type must be CERTIFICATE REQUEST",
+        ),
     ];
     for (what, request, expected) in cases {
         let (step, _) = decide(request, "2026-01-01T00:30:00Z".parse().unwrap());
@@ -141,7 +166,8 @@ async fn a_kubelet_that_may_is_approved_and_signed_and_another_is_not() {
         })
     });
     for (request_name, common_name) in [("own", "system:node:n"), ("other", "system:node:m")] {
-        let mut new = request(KUBELET, csr(common_name, "system:nodes", ""), &["digital signature", "client auth"], json!([]));
+        let mut new =
+            request(KUBELET, csr(common_name, "system:nodes", ""), &["digital signature", "client auth"], json!([]));
         new.metadata.name = Some(request_name.to_owned());
         new.metadata.creation_timestamp = Some(Time(Timestamp::now()));
         new.status = None;
@@ -155,7 +181,8 @@ async fn a_kubelet_that_may_is_approved_and_signed_and_another_is_not() {
     })
     .await;
     let reviews = cluster.api.take_requests().into_iter().filter(|r| r.resource.resource == "subjectaccessreviews");
-    let asked: Vec<Value> = reviews.map(|r| serde_json::from_slice::<Value>(&r.body).unwrap()["spec"].clone()).collect();
+    let asked: Vec<Value> =
+        reviews.map(|r| serde_json::from_slice::<Value>(&r.body).unwrap()["spec"].clone()).collect();
     assert!(asked.iter().any(|spec| spec["user"] == "system:node:n" && spec["groups"] == json!(["g"])));
     assert!(get("other").await.status.is_none());
 }

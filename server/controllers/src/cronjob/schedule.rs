@@ -93,7 +93,8 @@ impl Calendar {
     fn step(&self, at: &Zoned) -> Option<Option<Zoned>> {
         let has = |bits: u64, value: i8| bits >> value & 1 == 1;
         let date = at.date();
-        let midnight = |date: jiff::civil::Date| date.to_datetime(Time::midnight()).to_zoned(at.time_zone().clone()).ok();
+        let midnight =
+            |date: jiff::civil::Date| date.to_datetime(Time::midnight()).to_zoned(at.time_zone().clone()).ok();
         Some(if !has(self.months, date.month()) {
             Some(midnight(date.first_of_month().checked_add(1.month()).ok()?)?)
         } else if !self.has_day(at) {
@@ -250,7 +251,19 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule() {
-        for text in ["", "* * * *", "60 * * * *", "* * * * 7", "*/0 * * * *", "5-3 * * * *", "@often", "@every 5x", "x * * * *", "0 0 0 * *", "TZ=UTC * * * * *"] {
+        for text in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* * * * 7",
+            "*/0 * * * *",
+            "5-3 * * * *",
+            "@often",
+            "@every 5x",
+            "x * * * *",
+            "0 0 0 * *",
+            "TZ=UTC * * * * *",
+        ] {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }
     }

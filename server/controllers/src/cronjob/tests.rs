@@ -8,8 +8,10 @@ fn cron(spec: Value, status: Value) -> CronJob {
     let mut whole = json!({"schedule": "*/10 * * * *",
         "jobTemplate": {"metadata": {"labels": {"a": "b"}}, "spec": {"template": {"spec": {"containers": []}}}}});
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-    object(json!({"metadata": {"name": "c", "namespace": "x", "uid": "cron", "creationTimestamp": "2026-01-01T00:05:00Z"},
-        "spec": whole, "status": status}))
+    object(
+        json!({"metadata": {"name": "c", "namespace": "x", "uid": "cron", "creationTimestamp": "2026-01-01T00:05:00Z"},
+        "spec": whole, "status": status}),
+    )
 }
 
 fn job(name: &str, condition: &str) -> Arc<Job> {
@@ -40,23 +42,58 @@ fn what_a_cron_job_does_next() {
         ("it was done", json!({}), ran("a"), "00:15:00", vec![job("a", "")], ""),
         ("it is suspended", json!({"suspend": true}), json!({}), "00:15:00", vec![], ""),
         ("too late", json!({"startingDeadlineSeconds": 60}), json!({}), "00:15:00", vec![], ""),
-        ("just in time", json!({"startingDeadlineSeconds": 60}), json!({}), "00:10:59", vec![],
-            "+c-29453770 2026-01-01T00:10:00Z"),
-        ("one runs, and that is no matter", json!({}), ran("a"), "00:20:00", vec![job("a", "")],
-            "+c-29453780 2026-01-01T00:20:00Z"),
-        ("one runs, and no other may", json!({"concurrencyPolicy": "Forbid"}), ran("a"), "00:20:00", vec![job("a", "")],
-            "JobAlreadyActive"),
-        ("one runs, and the next replaces it", json!({"concurrencyPolicy": "Replace"}), ran("a"), "00:20:00",
-            vec![job("a", "")], "-a +c-29453780 2026-01-01T00:20:00Z"),
+        (
+            "just in time",
+            json!({"startingDeadlineSeconds": 60}),
+            json!({}),
+            "00:10:59",
+            vec![],
+            "+c-29453770 2026-01-01T00:10:00Z",
+        ),
+        (
+            "one runs, and that is no matter",
+            json!({}),
+            ran("a"),
+            "00:20:00",
+            vec![job("a", "")],
+            "+c-29453780 2026-01-01T00:20:00Z",
+        ),
+        (
+            "one runs, and no other may",
+            json!({"concurrencyPolicy": "Forbid"}),
+            ran("a"),
+            "00:20:00",
+            vec![job("a", "")],
+            "JobAlreadyActive",
+        ),
+        (
+            "one runs, and the next replaces it",
+            json!({"concurrencyPolicy": "Replace"}),
+            ran("a"),
+            "00:20:00",
+            vec![job("a", "")],
+            "-a +c-29453780 2026-01-01T00:20:00Z",
+        ),
         ("one has ended", json!({}), ran("a"), "00:15:00", vec![job("a", "Complete")], "SawCompletedJob"),
         ("one is gone", json!({}), ran("a"), "00:15:00", vec![], "MissingJob"),
-        ("history", json!({"successfulJobsHistoryLimit": 1}), ran("z"), "00:15:00",
+        (
+            "history",
+            json!({"successfulJobsHistoryLimit": 1}),
+            ran("z"),
+            "00:15:00",
             vec![job("z", ""), job("aa", "Complete"), job("aaa", "Complete"), job("a", "Failed"), job("b", "Failed")],
-            "-aa -a"),
+            "-aa -a",
+        ),
         ("no schedule", json!({"schedule": "x"}), json!({}), "00:15:00", vec![], "UnparseableSchedule"),
         ("no zone", json!({"timeZone": "Nowhere"}), json!({}), "00:15:00", vec![], "UnknownTimeZone"),
-        ("asleep for days", json!({"schedule": "* * * * *"}), json!({}), "23:59:30", vec![],
-            "TooManyMissedTimes +c-29455199 2026-01-01T23:59:00Z"),
+        (
+            "asleep for days",
+            json!({"schedule": "* * * * *"}),
+            json!({}),
+            "23:59:30",
+            vec![],
+            "TooManyMissedTimes +c-29455199 2026-01-01T23:59:00Z",
+        ),
     ];
     for (what, spec, status, now, jobs, expected) in cases {
         let now = format!("2026-01-01T{now}Z").parse().unwrap();
@@ -73,7 +110,10 @@ fn the_next_look_is_at_the_next_time() {
     let plan = decide::decide(&cron(json!({}), json!({})), &[], "2026-01-01T00:10:00Z".parse().unwrap());
     let made = plan.create.unwrap().0;
     assert_eq!(made.metadata.labels.unwrap()["a"], "b");
-    assert_eq!(made.metadata.annotations.unwrap()["batch.kubernetes.io/cronjob-scheduled-timestamp"], "2026-01-01T00:10:00Z");
+    assert_eq!(
+        made.metadata.annotations.unwrap()["batch.kubernetes.io/cronjob-scheduled-timestamp"],
+        "2026-01-01T00:10:00Z"
+    );
 }
 
 #[tokio::test]
@@ -90,7 +130,8 @@ async fn a_job_is_made_at_its_time_and_only_once() {
     assert_eq!(controller_of(&first.metadata).unwrap().uid, uid(&cron.metadata));
     eventually(async || {
         let cron: CronJob = cluster.client.get("x", "c").await.unwrap();
-        cron.status.is_some_and(|status| status.active.unwrap_or_default().len() == 1 && status.last_schedule_time.is_some())
+        cron.status
+            .is_some_and(|status| status.active.unwrap_or_default().len() == 1 && status.last_schedule_time.is_some())
     })
     .await;
     let done = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}], "completionTime": "2026-01-01T00:00:00Z"}});

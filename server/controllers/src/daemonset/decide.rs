@@ -128,7 +128,8 @@ impl<'a> Decider<'a> {
                     (true, "FailedDaemonPod", message)
                 }
                 "Succeeded" => {
-                    let message = format!("Found succeeded daemon pod {pod_name} on node {node}, will try to delete it");
+                    let message =
+                        format!("Found succeeded daemon pod {pod_name} on node {node}, will try to delete it");
                     (false, "SucceededDaemonPod", message)
                 }
                 _ => return true,
@@ -157,8 +158,7 @@ impl<'a> Decider<'a> {
             }
             desired += 1;
             current += usize::from(place.any);
-            let health: Vec<(bool, Health)> =
-                place.pods.iter().map(|pod| (is_ready(pod), self.health(pod))).collect();
+            let health: Vec<(bool, Health)> = place.pods.iter().map(|pod| (is_ready(pod), self.health(pod))).collect();
             ready += usize::from(health.iter().any(|(is_ready, _)| *is_ready));
             available += usize::from(health.iter().any(|(_, health)| health.is_available));
             updated += usize::from(health.iter().any(|(_, health)| health.is_new));
@@ -207,7 +207,10 @@ impl<'a> Decider<'a> {
         }
     }
 
-    fn rolling(&self, field: fn(&k8s_openapi::api::apps::v1::RollingUpdateDaemonSet) -> Option<&IntOrString>) -> Option<i32> {
+    fn rolling(
+        &self,
+        field: fn(&k8s_openapi::api::apps::v1::RollingUpdateDaemonSet) -> Option<&IntOrString>,
+    ) -> Option<i32> {
         let rolling = self.spec.update_strategy.as_ref()?.rolling_update.as_ref()?;
         Some(scaled(field(rolling)?, self.plan.status.desired_number_scheduled, true))
     }

@@ -130,8 +130,7 @@ pub fn target(pod: &Pod) -> &str {
     let meant = || {
         let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
         let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
-        let mut fields =
-            required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
+        let mut fields = required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
         let field = fields.find(|field| field.key == NODE_FIELD && field.operator == "In")?;
         field.values.as_ref()?.first().map(String::as_str)
     };

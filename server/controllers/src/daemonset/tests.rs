@@ -66,7 +66,8 @@ fn a_pod_on_every_node_that_is_to_have_one() {
     let no_execute = json!([{"key": "k", "effect": "NoExecute"}]);
     let lost = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
         {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]);
-    let nodes = [node("a", json!([])), node("s", json!([])), node("t", no_schedule), node("u", no_execute), node("v", lost)];
+    let nodes =
+        [node("a", json!([])), node("s", json!([])), node("t", no_schedule), node("u", no_execute), node("v", lost)];
     let all = set(json!({}));
     assert_eq!(told(&all, &nodes, &[]), "+a +s +v 3/0/0/0/0");
     assert_eq!(told(&all, &nodes, &["a new ok", "s new pending", "v new ok"]), "3/3/0/2/3");
@@ -86,8 +87,15 @@ fn old_pods_are_replaced_within_limits() {
     let one = set(rolling(json!(1), json!(0)));
     assert_eq!(told(&one, &nodes, &["a old ok", "b old ok", "c old ok"]), "-p0 3/3/0/3/0");
     assert_eq!(told(&one, &nodes, &["a new unready", "b old ok", "c old ok"]), "3/3/0/2/1", "one at a time");
-    assert_eq!(told(&one, &nodes, &["a new ok", "b old ok", "c old unready"]), "-p2 3/3/0/2/1", "what serves nobody first");
-    assert_eq!(told(&set(rolling(json!("100%"), json!(0))), &nodes, &["a old ok", "b old ok", "c old ok"]), "-p0 -p1 -p2 3/3/0/3/0");
+    assert_eq!(
+        told(&one, &nodes, &["a new ok", "b old ok", "c old unready"]),
+        "-p2 3/3/0/2/1",
+        "what serves nobody first"
+    );
+    assert_eq!(
+        told(&set(rolling(json!("100%"), json!(0))), &nodes, &["a old ok", "b old ok", "c old ok"]),
+        "-p0 -p1 -p2 3/3/0/3/0"
+    );
     let surge = set(rolling(json!(0), json!(1)));
     assert_eq!(told(&surge, &nodes, &["a old ok", "b old ok", "c old ok"]), "+a 3/3/0/3/0");
     assert_eq!(told(&surge, &nodes, &["a old ok", "a new unready", "b old ok", "c old ok"]), "3/3/0/3/1");
@@ -105,7 +113,8 @@ fn a_pod_is_meant_for_its_node() {
     let pod = placement::pod_for(&own, "n1", "hash");
     assert_eq!(placement::target(&pod), "n1");
     let spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
-    let terms = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    let terms =
+        &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
     for term in terms.as_array().unwrap() {
         assert_eq!(term["matchFields"], json!([{"key": "metadata.name", "operator": "In", "values": ["n1"]}]));
         assert!(term["matchExpressions"].is_array());

@@ -40,12 +40,7 @@ pub fn needs_scale(budget: &PodDisruptionBudget) -> bool {
 }
 
 /// Decides, by the pods that the budget selects and how many their controllers want.
-pub fn decide(
-    budget: &PodDisruptionBudget,
-    pods: &[Arc<Pod>],
-    scale: Result<i32, String>,
-    now: Timestamp,
-) -> Plan {
+pub fn decide(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], scale: Result<i32, String>, now: Timestamp) -> Plan {
     let mut plan = Plan { status: budget.status.clone().unwrap_or_default(), events: Vec::new(), again: None };
     let generation = budget.metadata.generation;
     if pods.is_empty() {
@@ -64,9 +59,8 @@ pub fn decide(
     };
     let (expected, desired) = counts(budget, pods.len(), scale);
     let disrupted = still_disrupted(budget, pods, &mut plan, now);
-    let is_healthy = |pod: &&Arc<Pod>| {
-        !is_deleting(&pod.metadata) && !disrupted.contains_key(name(&pod.metadata)) && is_ready(pod)
-    };
+    let is_healthy =
+        |pod: &&Arc<Pod>| !is_deleting(&pod.metadata) && !disrupted.contains_key(name(&pod.metadata)) && is_ready(pod);
     let healthy = to_i32(pods.iter().filter(is_healthy).count());
     let allowed = if expected > 0 { healthy.saturating_sub(desired).max(0) } else { 0 };
     plan.status.current_healthy = Some(healthy);

@@ -23,7 +23,8 @@ fn pod(pod_name: &str, ready: bool, going: bool) -> Arc<Pod> {
 /// Allowed, healthy, desired and expected.
 fn counts(spec: Value, scale: i32, pods: &[Arc<Pod>], disrupted: Value) -> [i32; 4] {
     let status = decide(&budget(spec, disrupted), pods, Ok(scale), "2026-01-01T00:01:00Z".parse().unwrap()).status;
-    [status.disruptions_allowed, status.current_healthy, status.desired_healthy, status.expected_pods].map(Option::unwrap)
+    [status.disruptions_allowed, status.current_healthy, status.desired_healthy, status.expected_pods]
+        .map(Option::unwrap)
 }
 
 #[test]
@@ -35,19 +36,28 @@ fn how_many_may_go() {
     assert_eq!(counts(json!({"minAvailable": "50%"}), 5, &three, none.clone()), [0, 3, 3, 5]);
     assert_eq!(counts(json!({"maxUnavailable": 1}), 3, &three, none.clone()), [1, 3, 2, 3]);
     assert_eq!(counts(json!({"maxUnavailable": 1}), 3, &two, none.clone()), [0, 2, 2, 3]);
-    assert_eq!(counts(json!({"maxUnavailable": "30%"}), 4, &three, none.clone()), [1, 3, 2, 4], "a share is rounded up");
+    assert_eq!(
+        counts(json!({"maxUnavailable": "30%"}), 4, &three, none.clone()),
+        [1, 3, 2, 4],
+        "a share is rounded up"
+    );
     assert_eq!(counts(json!({"minAvailable": 0}), 0, &[], none.clone()), [0, 0, 0, 0], "of nothing nothing may go");
     let going = [pod("a", true, true), pod("b", true, false), pod("c", true, false)];
     assert_eq!(counts(json!({"minAvailable": 1}), 0, &going, none), [1, 2, 1, 3]);
     let granted = json!({"a": "2026-01-01T00:00:30Z", "gone": "2026-01-01T00:00:30Z"});
-    assert_eq!(counts(json!({"minAvailable": 1}), 0, &three, granted), [1, 2, 1, 3], "a granted eviction counts as gone");
+    assert_eq!(
+        counts(json!({"minAvailable": 1}), 0, &three, granted),
+        [1, 2, 1, 3],
+        "a granted eviction counts as gone"
+    );
     let forgotten = json!({"a": "2025-12-31T23:00:00Z"});
     assert_eq!(counts(json!({"minAvailable": 1}), 0, &three, forgotten), [2, 3, 1, 3]);
 }
 
 #[test]
 fn a_budget_that_cannot_be_computed_allows_nothing() {
-    let plan = decide(&budget(json!({"maxUnavailable": 1}), json!({})), &[], Err("no".to_owned()), Timestamp::UNIX_EPOCH);
+    let plan =
+        decide(&budget(json!({"maxUnavailable": 1}), json!({})), &[], Err("no".to_owned()), Timestamp::UNIX_EPOCH);
     assert_eq!(plan.status.disruptions_allowed, Some(0));
     assert_eq!(plan.status.conditions.unwrap()[0].reason, "SyncFailed");
 }

@@ -60,9 +60,8 @@ impl Expiry {
     pub fn replace(&mut self, all: Vec<(Due, Instant)>) {
         let known: HashMap<(Box<str>, u64), Instant> =
             self.line.drain(..).map(|(deadline, due)| ((due.key(), due.revision), deadline)).collect();
-        let place = |(due, deadline): (Due, Instant)| {
-            (known.get(&(due.key(), due.revision)).copied().unwrap_or(deadline), due)
-        };
+        let place =
+            |(due, deadline): (Due, Instant)| (known.get(&(due.key(), due.revision)).copied().unwrap_or(deadline), due);
         let mut line: Vec<(Instant, Due)> = all.into_iter().map(place).collect();
         line.sort_by_key(|(deadline, _)| *deadline);
         self.newest = line.iter().map(|(_, due)| (due.key(), due.revision)).collect();

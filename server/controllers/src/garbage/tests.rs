@@ -85,7 +85,9 @@ async fn an_object_whose_owner_was_never_there_goes_and_one_with_a_living_owner_
 /// Two pods, each the owner of the other.
 async fn circle(client: &Client) {
     let pod = |name: &str, owners: serde_json::Value| -> Pod {
-        object(json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}))
+        object(
+            json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}),
+        )
     };
     let a = client.create(&pod("a", json!([]))).await.unwrap();
     let b = client.create(&pod("b", json!([crate::meta::controller_reference(&a)]))).await.unwrap();

@@ -139,13 +139,7 @@ fn known_ending(status: &JobStatus) -> Option<Ending> {
 }
 
 /// Whether the Job is over by what there is now, and why. The order is that of Kubernetes.
-fn new_ending(
-    spec: &JobSpec,
-    tally: &Tally,
-    counted: &Counted,
-    status: &JobStatus,
-    now: Timestamp,
-) -> Option<Ending> {
+fn new_ending(spec: &JobSpec, tally: &Tally, counted: &Counted, status: &JobStatus, now: Timestamp) -> Option<Ending> {
     let by_policy = tally.failed.iter().find_map(|pod| match judge(spec, pod) {
         Verdict::FailJob(message) => Some(Ending::failed("PodFailurePolicy", message)),
         _ => None,
@@ -195,9 +189,7 @@ fn indexes_end(spec: &JobSpec, tally: &Tally) -> Option<Ending> {
         return None;
     }
     let message = "Job has exceeded the specified maximal number of failed indexes";
-    if spec.backoff_limit_per_index.is_some()
-        && spec.max_failed_indexes.is_some_and(|most| tally.lost.total() > most)
-    {
+    if spec.backoff_limit_per_index.is_some() && spec.max_failed_indexes.is_some_and(|most| tally.lost.total() > most) {
         return Some(Ending::failed("MaxFailedIndexesExceeded", message));
     }
     let message = succeeds(spec.success_policy.as_ref()?, &tally.completed, completions(spec))?;
@@ -259,14 +251,7 @@ fn go_on(plan: &mut Plan, view: &View<'_>, spec: &JobSpec, tally: &Tally, succee
 }
 
 /// Sets a condition; whether that changes what it says.
-fn set_condition(
-    status: &mut JobStatus,
-    kind: &str,
-    holds: bool,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) -> bool {
+fn set_condition(status: &mut JobStatus, kind: &str, holds: bool, reason: &str, message: &str, now: Timestamp) -> bool {
     let all = status.conditions.get_or_insert_default();
     let state = if holds { "True" } else { "False" };
     if all.iter().any(|known| known.type_ == kind && known.status == state) {

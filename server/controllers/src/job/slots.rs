@@ -85,7 +85,10 @@ fn surplus(spec: &JobSpec, tally: &Tally, least: usize, now: Timestamp) -> Vec<A
 /// The indexes that are neither over nor being worked on, lowest first.
 fn free_indexes<'a>(spec: &JobSpec, tally: &'a Tally) -> impl Iterator<Item = i32> + 'a {
     let busy: HashSet<i32> = tally.active.iter().filter_map(|pod| index_of(pod)).collect();
-    tally.completed.missing(completions(spec)).filter(move |index| !busy.contains(index) && !tally.lost.contains(*index))
+    tally
+        .completed
+        .missing(completions(spec))
+        .filter(move |index| !busy.contains(index) && !tally.lost.contains(*index))
 }
 
 /// Slots where each index waits for itself after a failure.

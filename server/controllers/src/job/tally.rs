@@ -150,14 +150,9 @@ impl Tally {
     }
 
     /// Writes down what has ended and is not written down yet; answers with the pods whose finalizer may go.
-    fn note(
-        &self,
-        spec: &JobSpec,
-        waiting: &mut UncountedTerminatedPods,
-        ending: bool,
-        well: bool,
-    ) -> Vec<Arc<Pod>> {
-        let known: HashSet<String> = [&waiting.succeeded, &waiting.failed].into_iter().flatten().flatten().cloned().collect();
+    fn note(&self, spec: &JobSpec, waiting: &mut UncountedTerminatedPods, ending: bool, well: bool) -> Vec<Arc<Pod>> {
+        let known: HashSet<String> =
+            [&waiting.succeeded, &waiting.failed].into_iter().flatten().flatten().cloned().collect();
         let mut room = MAX_UNCOUNTED.saturating_sub(known.len());
         let mut release = Vec::new();
         for (pod, succeeded) in

@@ -80,90 +80,89 @@ fn told(plan: &Plan) -> String {
     parts.join(" ")
 }
 
-#[test]
-fn what_a_job_does_next() {
-    let uncounted = json!({"startTime": NOW, "uncountedTerminatedPods": {"succeeded": ["p0"]}});
-    let over = json!({"startTime": NOW, "conditions": [{"type": "FailureTarget", "status": "True", "reason": "Why"}]});
-    let done = json!({"conditions": [{"type": "Complete", "status": "True"}]});
-    let two = json!({"completions": 2, "parallelism": 2});
-    let cases: &[(&str, Value, Value, &[&str], &str)] = &[
-        ("begins", two.clone(), json!({}), &[], "++"),
-        ("runs", two.clone(), json!({}), &["Running", "Pending"], ""),
-        ("one has succeeded", json!({"completions": 2}), json!({}), &["Succeeded"], "+ free:p0"),
-        ("it is let go and not counted yet", json!({"completions": 2}), uncounted.clone(), &["Succeeded"], "+ free:p0"),
-        ("it is counted", json!({"completions": 2}), uncounted.clone(), &["Succeeded free"], "+ 1/0"),
-        ("it is counted though it is gone", json!({"completions": 2}), uncounted.clone(), &[], "+ 1/0"),
-        ("all have succeeded", json!({"completions": 1}), json!({}), &["Succeeded"],
-            "free:p0 SuccessCriteriaMet:CompletionsReached"),
-        ("and are counted", json!({"completions": 1}), uncounted, &["Succeeded free"],
-            "SuccessCriteriaMet:CompletionsReached Complete:CompletionsReached 1/0"),
-        ("over", json!({"completions": 1}), done, &["Succeeded", "Running free"], "free:p0 Complete:"),
-        ("waits after a failure", json!({"completions": 1}), json!({}), &["Failed"], "free:p0"),
-        ("too many failures", json!({"completions": 1, "backoffLimit": 0}), json!({}), &["Failed", "Running"],
-            "end:p1 free:p0 FailureTarget:BackoffLimitExceeded"),
-        ("waits for its pods to end", json!({"completions": 1, "podReplacementPolicy": "Failed"}), over.clone(),
-            &["Running going"], "FailureTarget:Why"),
-        ("has failed", json!({"completions": 1}), over, &["Failed free"], "FailureTarget:Why Failed:Why"),
-        ("one that is deleted counts as failed and is replaced", json!({"completions": 1}), json!({}),
-            &["Running going"], "+ free:p0"),
-        ("and is replaced later where that is asked for", json!({"completions": 1, "podReplacementPolicy": "Failed"}),
-            json!({}), &["Running going"], ""),
-        ("suspended", json!({"completions": 1, "suspend": true}), json!({}), &["Running"],
-            "discard:p0 Suspended:JobSuspended"),
-        ("too many run", json!({"completions": 3, "parallelism": 1}), json!({}), &["Running", "Pending"], "discard:p1"),
-        ("too late", json!({"completions": 1, "activeDeadlineSeconds": 60}), json!({"startTime": "2026-01-01T00:00:00Z"}),
-            &["Running"], "end:p0 FailureTarget:DeadlineExceeded"),
-        ("a queue of work", json!({"parallelism": 2}), json!({}), &["Succeeded", "Running"], "free:p0"),
-        ("a queue that is empty", json!({"parallelism": 2}), json!({"succeeded": 2}), &[],
-            "SuccessCriteriaMet:CompletionsReached Complete:CompletionsReached 2/0"),
-        ("nothing to do", json!({"completions": 0}), json!({}), &[],
-            "SuccessCriteriaMet:CompletionsReached Complete:CompletionsReached"),
-    ];
-    for (what, spec, status, pods, expected) in cases {
-        assert_eq!(told(&plan_of(&job(spec.clone(), status.clone()), pods)), *expected, "{what}");
+/// What is the case | spec | status | pods | what is to be done, see [`told`].
+const PLAIN: &str = r#"
+begins | {"completions": 2, "parallelism": 2} | {} | | ++
+runs | {"completions": 2, "parallelism": 2} | {} | Running; Pending |
+one has succeeded | {"completions": 2} | {} | Succeeded | + free:p0
+it is let go and not counted yet | {"completions": 2} | UNCOUNTED | Succeeded | + free:p0
+it is counted | {"completions": 2} | UNCOUNTED | Succeeded free | + 1/0
+it is counted though it is gone | {"completions": 2} | UNCOUNTED | | + 1/0
+all have succeeded | {"completions": 1} | {} | Succeeded | free:p0 SuccessCriteriaMet:CompletionsReached
+and are counted | {"completions": 1} | UNCOUNTED | Succeeded free | REACHED 1/0
+over | {"completions": 1} | {"conditions": [{"type": "Complete", "status": "True"}]} | Succeeded; Running free | free:p0 Complete:
+waits after a failure | {"completions": 1} | {} | Failed | free:p0
+too many failures | {"completions": 1, "backoffLimit": 0} | {} | Failed; Running | end:p1 free:p0 FailureTarget:BackoffLimitExceeded
+waits for its pods to end | {"completions": 1, "podReplacementPolicy": "Failed"} | OVER | Running going | FailureTarget:Why
+has failed | {"completions": 1} | OVER | Failed free | FailureTarget:Why Failed:Why
+one that is deleted has failed and is replaced | {"completions": 1} | {} | Running going | + free:p0
+or is replaced later | {"completions": 1, "podReplacementPolicy": "Failed"} | {} | Running going |
+suspended | {"completions": 1, "suspend": true} | {} | Running | discard:p0 Suspended:JobSuspended
+too many run | {"completions": 3, "parallelism": 1} | {} | Running; Pending | discard:p1
+too late | {"completions": 1, "activeDeadlineSeconds": 60} | LONG_AGO | Running | end:p0 FailureTarget:DeadlineExceeded
+a queue of work | {"parallelism": 2} | {} | Succeeded; Running | free:p0
+a queue that is empty | {"parallelism": 2} | {"succeeded": 2} | | REACHED 2/0
+nothing to do | {"completions": 0} | {} | | REACHED
+"#;
+
+/// As [`PLAIN`], for a Job of three indexes.
+const INDEXED: &str = r#"
+begins | {} | {} | | +0+1+2
+the free ones | {} | {"completedIndexes": "1"} | Running index=0 | +2 1/0
+two of an index | {} | {} | Running index=0; Pending index=0; Running index=7 | discard:p2,p1
+all | {} | {"completedIndexes": "0,1"} | Succeeded index=2 | free:p0 SuccessCriteriaMet:CompletionsReached 3/0
+enough | ENOUGH | {} | Succeeded index=1; Running index=0 | end:p1 free:p0 SuccessCriteriaMet:SuccessPolicy 1/0
+what failed waits, by itself | EACH | {} | Failed index=0 failures=0 | +1+2
+an index that has failed | EACH | {} | Failed index=0 failures=1 | +1+2 free:p0
+is not begun again | EACH | {"failedIndexes": "0", "completedIndexes": "1"} | Running index=2 | 1/0
+and the job fails at the end | EACH | {"failedIndexes": "0", "completedIndexes": "1,2"} | | FailureTarget:FailedIndexes Failed:FailedIndexes 2/0
+too many | NONE_MAY_FAIL | {} | Failed index=0; Running index=1 | end:p1 free:p0 FailureTarget:MaxFailedIndexesExceeded
+one that was replaced counts | EACH | {} | Failed index=0; Running index=0 failures=1; Running index=1; Running index=2 | free:p0
+by policy not at all | POLICY | {} | Failed index=0 failures=1 exit=42 | +1+2
+by policy for good | POLICY | {} | Failed index=0 failures=0 exit=43 | +1+2 free:p0
+by policy for all | POLICY | {} | Failed index=0 failures=0 exit=44; Running index=1 | end:p1 FailureTarget:PodFailurePolicy
+"#;
+
+/// What the words in capitals stand for.
+const WORDS: &[(&str, &str)] = &[
+    ("UNCOUNTED", r#"{"startTime": "2026-01-01T01:00:00Z", "uncountedTerminatedPods": {"succeeded": ["p0"]}}"#),
+    ("OVER", r#"{"conditions": [{"type": "FailureTarget", "status": "True", "reason": "Why"}]}"#),
+    ("LONG_AGO", r#"{"startTime": "2026-01-01T00:00:00Z"}"#),
+    ("REACHED", "SuccessCriteriaMet:CompletionsReached Complete:CompletionsReached"),
+    ("ENOUGH", r#"{"successPolicy": {"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]}}"#),
+    ("EACH", r#"{"backoffLimitPerIndex": 1, "backoffLimit": 1000}"#),
+    ("NONE_MAY_FAIL", r#"{"backoffLimitPerIndex": 0, "maxFailedIndexes": 0}"#),
+    (
+        "POLICY",
+        r#"{"backoffLimitPerIndex": 1, "podFailurePolicy": {"rules": [
+            {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}},
+            {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [43]}},
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [44]}}]}}"#,
+    ),
+];
+
+fn check(cases: &str, common: &Value) {
+    for case in cases.lines().filter(|line| !line.is_empty()) {
+        let parts: Vec<String> = case
+            .split('|')
+            .map(|part| WORDS.iter().fold(part.trim().to_owned(), |text, (word, meaning)| text.replace(word, meaning)))
+            .collect();
+        let [what, spec, status, pods, expected] = &parts[..] else { panic!("{case}") };
+        let mut whole = common.clone();
+        whole.as_object_mut().unwrap().extend(serde_json::from_str::<serde_json::Map<_, _>>(spec).unwrap());
+        let pods: Vec<&str> = pods.split("; ").filter(|pod| !pod.is_empty()).collect();
+        assert_eq!(told(&plan_of(&job(whole, serde_json::from_str(status).unwrap()), &pods)), *expected, "{what}");
     }
 }
 
 #[test]
+fn what_a_job_does_next() {
+    check(PLAIN, &json!({}));
+}
+
+#[test]
 fn what_an_indexed_job_does_next() {
-    let with = |extra: Value| {
-        let mut spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3});
-        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        spec
-    };
-    let each = json!({"backoffLimitPerIndex": 1, "backoffLimit": i32::MAX});
-    let ignore = json!({"backoffLimitPerIndex": 1, "podFailurePolicy": {"rules": [
-        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}},
-        {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [43]}},
-        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [44]}}]}});
-    let enough = json!({"successPolicy": {"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]}});
-    let cases: &[(&str, Value, Value, &[&str], &str)] = &[
-        ("begins", with(json!({})), json!({}), &[], "+0+1+2"),
-        ("the free ones", with(json!({})), json!({"completedIndexes": "1"}), &["Running index=0"], "+2 1/0"),
-        ("two of an index", with(json!({})), json!({}), &["Running index=0", "Pending index=0", "Running index=7"],
-            "discard:p2,p1"),
-        ("all", with(json!({})), json!({"completedIndexes": "0,1"}), &["Succeeded index=2"],
-            "free:p0 SuccessCriteriaMet:CompletionsReached 3/0"),
-        ("enough", with(enough), json!({}), &["Succeeded index=1", "Running index=0"],
-            "end:p1 free:p0 SuccessCriteriaMet:SuccessPolicy 1/0"),
-        ("what failed waits, by itself", with(each.clone()), json!({}), &["Failed index=0 failures=0"], "+1+2"),
-        ("an index that has failed", with(each.clone()), json!({}), &["Failed index=0 failures=1"], "+1+2 free:p0"),
-        ("is not begun again", with(each.clone()), json!({"failedIndexes": "0", "completedIndexes": "1"}),
-            &["Running index=2"], "1/0"),
-        ("and the job fails at the end", with(each.clone()), json!({"failedIndexes": "0", "completedIndexes": "1,2"}), &[],
-            "FailureTarget:FailedIndexes Failed:FailedIndexes 2/0"),
-        ("too many", with(json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 0})), json!({}),
-            &["Failed index=0 failures=0", "Running index=1"], "end:p1 free:p0 FailureTarget:MaxFailedIndexesExceeded"),
-        ("the failure that counts no more", with(each), json!({}),
-            &["Failed index=0 failures=0", "Running index=0 failures=1", "Running index=1", "Running index=2"], "free:p0"),
-        ("by policy not at all", with(ignore.clone()), json!({}), &["Failed index=0 failures=1 exit=42"], "+1+2"),
-        ("by policy for good", with(ignore.clone()), json!({}), &["Failed index=0 failures=0 exit=43"], "+1+2 free:p0"),
-        ("by policy for all", with(ignore), json!({}), &["Failed index=0 failures=0 exit=44", "Running index=1"],
-            "end:p1 FailureTarget:PodFailurePolicy"),
-    ];
-    for (what, spec, status, pods, expected) in cases {
-        assert_eq!(told(&plan_of(&job(spec.clone(), status.clone()), pods)), *expected, "{what}");
-    }
+    check(INDEXED, &json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3}));
 }
 
 #[test]
@@ -177,7 +176,10 @@ fn the_delay_after_failures_doubles() {
 
 #[test]
 fn a_pod_is_told_its_index() {
-    let made = pod_of(&job(json!({"completionMode": "Indexed"}), json!({})), &facts::Slot { index: Some(2), ..Default::default() });
+    let made = pod_of(
+        &job(json!({"completionMode": "Indexed"}), json!({})),
+        &facts::Slot { index: Some(2), ..Default::default() },
+    );
     assert_eq!(made.metadata.generate_name.as_deref(), Some("j-2-"));
     assert_eq!(made.metadata.labels.unwrap()[facts::INDEX], "2");
     let spec = made.spec.unwrap();

@@ -28,7 +28,13 @@ fn who_has_to_go() {
         ("ended on a lost node", pod("a", "n", false, "Succeeded"), None, true, Some(Doom::NoNode)),
         ("runs", pod("a", "n", false, "Running"), Some(node(json!([]), "True")), false, None),
         ("ends", pod("a", "n", true, "Running"), Some(node(json!([]), "Unknown")), false, None),
-        ("ends there", pod("a", "n", true, "Running"), Some(node(gone.clone(), "Unknown")), false, Some(Doom::OutOfService)),
+        (
+            "ends there",
+            pod("a", "n", true, "Running"),
+            Some(node(gone.clone(), "Unknown")),
+            false,
+            Some(Doom::OutOfService),
+        ),
         ("runs there", pod("a", "n", false, "Running"), Some(node(gone.clone(), "Unknown")), false, None),
         ("the node is ready", pod("a", "n", true, "Running"), Some(node(gone, "True")), false, None),
     ];
@@ -46,10 +52,10 @@ fn the_evicted_and_the_oldest_go_first() {
         pod.status.as_mut().unwrap().reason = evicted.then(|| "Evicted".to_owned());
         Arc::new(pod)
     };
-    let all = vec![ended("new", 3, false), ended("old", 1, false), ended("evicted", 4, true), ended("middle", 2, false)];
-    let names = |keep| -> Vec<String> {
-        surplus(all.clone(), keep).iter().map(|pod| name(&pod.metadata).to_owned()).collect()
-    };
+    let all =
+        vec![ended("new", 3, false), ended("old", 1, false), ended("evicted", 4, true), ended("middle", 2, false)];
+    let names =
+        |keep| -> Vec<String> { surplus(all.clone(), keep).iter().map(|pod| name(&pod.metadata).to_owned()).collect() };
     assert_eq!(names(1), ["evicted", "old", "middle"]);
     assert_eq!(names(3), ["evicted"]);
     assert_eq!(names(4), Vec::<String>::new());

@@ -39,15 +39,17 @@ async fn a_claim_goes_after_the_last_pod_that_uses_it() {
     let volumes = json!([{"name": "a", "persistentVolumeClaim": {"claimName": "data"}},
         {"name": "scratch", "ephemeral": {}}]);
     client.create(&pod("p", "n", volumes)).await.unwrap();
-    client.create(&pod("waits", "", json!([{"name": "a", "persistentVolumeClaim": {"claimName": "free"}}]))).await.unwrap();
+    client
+        .create(&pod("waits", "", json!([{"name": "a", "persistentVolumeClaim": {"claimName": "free"}}])))
+        .await
+        .unwrap();
     let claims = async || client.list::<PersistentVolumeClaim>(None, &Default::default()).await.unwrap().items;
     eventually(async || claims().await.iter().all(|claim| claim.metadata.finalizers.is_some())).await;
     for name in ["data", "p-scratch", "free"] {
         client.delete::<PersistentVolumeClaim>("x", name, &Default::default()).await.unwrap();
     }
-    let names = async || -> Vec<String> {
-        claims().await.into_iter().map(|claim| claim.metadata.name.unwrap()).collect()
-    };
+    let names =
+        async || -> Vec<String> { claims().await.into_iter().map(|claim| claim.metadata.name.unwrap()).collect() };
     eventually(async || names().await == ["data", "p-scratch"]).await;
     cluster.api.remove(&skiff_client::client::resource_of::<Pod>(), "x", "p");
     eventually(async || names().await.is_empty()).await;
@@ -57,8 +59,7 @@ async fn a_claim_goes_after_the_last_pod_that_uses_it() {
 async fn a_volume_goes_when_it_is_bound_no_more() {
     let cluster = Running::start(run_volumes);
     let client = &cluster.client;
-    let volume: PersistentVolume =
-        object(json!({"metadata": {"name": "v"}, "spec": {}, "status": {"phase": "Bound"}}));
+    let volume: PersistentVolume = object(json!({"metadata": {"name": "v"}, "spec": {}, "status": {"phase": "Bound"}}));
     client.create(&volume).await.unwrap();
     let get = async || client.get::<PersistentVolume>("", "v").await;
     eventually(async || get().await.unwrap().metadata.finalizers.is_some()).await;

@@ -18,7 +18,8 @@ async fn what_is_gone_is_given_back() {
     };
     eventually(async || used("pods").await.as_deref() == Some("0")).await;
     for name in ["a", "b"] {
-        let pod: Pod = object(json!({"metadata": {"name": name, "namespace": "x"}, "spec": {"nodeName": "n", "containers": [
+        let pod: Pod =
+            object(json!({"metadata": {"name": name, "namespace": "x"}, "spec": {"nodeName": "n", "containers": [
             {"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}, "status": {"phase": "Running"}}));
         client.create(&pod).await.unwrap();
     }
@@ -29,8 +30,11 @@ async fn what_is_gone_is_given_back() {
     client.create(&other).await.unwrap();
     cluster.api.remove(&resource_of::<Pod>(), "x", "other");
     eventually(async || {
-        (used("pods").await.as_deref(), used("requests.cpu").await.as_deref(), used("count/configmaps").await.as_deref())
-            == (Some("2"), Some("1"), Some("1"))
+        (
+            used("pods").await.as_deref(),
+            used("requests.cpu").await.as_deref(),
+            used("count/configmaps").await.as_deref(),
+        ) == (Some("2"), Some("1"), Some("1"))
     })
     .await;
     let ended = json!({"status": {"phase": "Succeeded"}});

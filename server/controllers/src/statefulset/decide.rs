@@ -175,9 +175,7 @@ impl<'a> Decider<'a> {
                 Health::Going if ordered => return false,
                 Health::Going => continue,
                 // An unhealthy one may only be passed by if it is the first that is.
-                Health::NotReady | Health::NotAvailable
-                    if ordered && lowest_unhealthy != Some(name(&pod.metadata)) =>
-                {
+                Health::NotReady | Health::NotAvailable if ordered && lowest_unhealthy != Some(name(&pod.metadata)) => {
                     return false;
                 }
                 _ => self.plan.delete.push(Arc::clone(pod)),
@@ -245,7 +243,8 @@ impl<'a> Decider<'a> {
         }
         let old = self.view.set.status.as_ref();
         // The rollout is over when every pod is new and ready: what was new is then current.
-        let rolls = self.spec.update_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) != Some("OnDelete");
+        let rolls =
+            self.spec.update_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) != Some("OnDelete");
         let total = to_i32(places.len());
         let is_over = rolls && updated == total && ready == total;
         self.plan.status = StatefulSetStatus {

@@ -84,10 +84,14 @@ fn old_pods_are_replaced_from_above() {
     assert_eq!(told(&all, &["0 old ok", "1 old ok", "2 new unready"]), "3/2/2/1");
     assert_eq!(told(&all, &["0 old ok", "1 old ok", "2 new ok"]), "-w-1 3/3/2/1");
     assert_eq!(told(&all, &["0 new ok", "1 new ok", "2 new ok"]), "3/3/3/3");
-    let partition = |number: i32| json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": number}}});
+    let partition =
+        |number: i32| json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": number}}});
     assert_eq!(told(&set(partition(2)), &["0 old ok", "1 old ok", "2 new ok"]), "3/3/2/1");
     assert_eq!(told(&set(partition(2)), &["0 old ok", "2 new ok"]), "+1! 2/2/1/1");
-    assert_eq!(told(&set(json!({"updateStrategy": {"type": "OnDelete"}})), &["0 old ok", "1 old ok", "2 old ok"]), "3/3/3/0");
+    assert_eq!(
+        told(&set(json!({"updateStrategy": {"type": "OnDelete"}})), &["0 old ok", "1 old ok", "2 old ok"]),
+        "3/3/3/0"
+    );
     let two = json!({"podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}});
     assert_eq!(told(&set(two.clone()), &["0 old ok", "1 old ok", "2 old ok"]), "-w-2 -w-1 3/3/3/0");
@@ -108,7 +112,9 @@ fn names_and_claims() {
     assert_eq!(made["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"], "data-w-2");
     assert_eq!(made["spec"]["volumes"][1]["name"], "tmp");
     assert_eq!(made["spec"]["volumes"].as_array().unwrap().len(), 2);
-    for (text, expected) in [("w-0", Some(0)), ("w-12", Some(12)), ("w-01", None), ("w-x", None), ("v-1", None), ("w-", None)] {
+    for (text, expected) in
+        [("w-0", Some(0)), ("w-12", Some(12)), ("w-01", None), ("w-x", None), ("v-1", None), ("w-", None)]
+    {
         let one: Pod = object(json!({"metadata": {"name": text}}));
         assert_eq!(ordinal_of(&own, &one), expected, "{text}");
     }
@@ -125,9 +131,12 @@ fn claims_go_with_whom_the_policy_says() {
         let owners = claim_owners(set, &claim, Some(&pod), condemned).unwrap_or_default();
         owners.into_iter().map(|owner| owner.kind).collect::<Vec<_>>().join(",")
     };
-    for (deleted, scaled, kept, condemned) in
-        [("Retain", "Retain", "", ""), ("Delete", "Retain", "StatefulSet", "StatefulSet"), ("Retain", "Delete", "", "Pod"), ("Delete", "Delete", "StatefulSet", "Pod")]
-    {
+    for (deleted, scaled, kept, condemned) in [
+        ("Retain", "Retain", "", ""),
+        ("Delete", "Retain", "StatefulSet", "StatefulSet"),
+        ("Retain", "Delete", "", "Pod"),
+        ("Delete", "Delete", "StatefulSet", "Pod"),
+    ] {
         let set = policy(deleted, scaled);
         assert_eq!((owner(&set, false).as_str(), owner(&set, true).as_str()), (kept, condemned), "{deleted} {scaled}");
     }
@@ -138,7 +147,10 @@ async fn run_pods(cluster: &Running) {
     let pods = cluster.client.list::<Pod>(None, &Default::default()).await.unwrap().items;
     for pod in pods.iter().filter(|pod| !is_ready(pod)) {
         let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-        let _ = cluster.client.patch::<Pod>("x", name(&pod.metadata), Some("status"), ContentType::MergePatch, &status).await;
+        let _ = cluster
+            .client
+            .patch::<Pod>("x", name(&pod.metadata), Some("status"), ContentType::MergePatch, &status)
+            .await;
     }
 }
 
@@ -153,7 +165,9 @@ async fn settles(cluster: &Running, image: &str, count: usize) {
         let set: StatefulSet = cluster.client.get("x", "w").await.unwrap();
         let status = set.status.unwrap_or_default();
         pods.len() == count
-            && pods.iter().all(|pod| is_ready(pod) && pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(image))
+            && pods
+                .iter()
+                .all(|pod| is_ready(pod) && pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(image))
             && status.current_revision == status.update_revision
             && status.ready_replicas == i32::try_from(count).ok()
     })
@@ -169,9 +183,14 @@ async fn a_set_comes_up_in_order_rolls_and_shrinks() {
     eventually(async || pods(&cluster).await.len() == 1).await;
     assert_eq!(name(&pods(&cluster).await[0].metadata), "w-0", "the next waits until this is ready");
     settles(&cluster, "1", 3).await;
-    let made: Vec<String> = cluster.api.take_requests().into_iter()
+    let made: Vec<String> = cluster
+        .api
+        .take_requests()
+        .into_iter()
         .filter(|request| request.verb == skiff_api::request::Verb::Create && request.resource.resource == "pods")
-        .map(|request| serde_json::from_slice::<Value>(&request.body).unwrap()["metadata"]["name"].as_str().unwrap().to_owned())
+        .map(|request| {
+            serde_json::from_slice::<Value>(&request.body).unwrap()["metadata"]["name"].as_str().unwrap().to_owned()
+        })
         .collect();
     assert_eq!(made, ["w-0", "w-1", "w-2"]);
     let claims = cluster.client.list::<PersistentVolumeClaim>(None, &Default::default()).await.unwrap().items;
@@ -183,7 +202,11 @@ async fn a_set_comes_up_in_order_rolls_and_shrinks() {
     settles(&cluster, "2", 3).await;
     assert!(pods(&cluster).await.iter().all(|pod| !before.contains(&uid(&pod.metadata).to_owned())));
 
-    cluster.client.patch::<StatefulSet>("x", "w", None, ContentType::MergePatch, &json!({"spec": {"replicas": 1}})).await.unwrap();
+    cluster
+        .client
+        .patch::<StatefulSet>("x", "w", None, ContentType::MergePatch, &json!({"spec": {"replicas": 1}}))
+        .await
+        .unwrap();
     settles(&cluster, "2", 1).await;
     assert_eq!(name(&pods(&cluster).await[0].metadata), "w-0");
 }
