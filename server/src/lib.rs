@@ -30,6 +30,7 @@ use skiff_apiserver::{
     bootstrap,
     registry::{Registry, RegistryConfig},
     strategy::services::Cidr,
+    tokens::jws::SigningKey,
 };
 use skiff_client::client::Client;
 use skiff_store::{Store, StoreError, cache::Cacher};
@@ -148,7 +149,7 @@ pub struct NodeIdentity {
 
 /// A running control plane.
 pub struct Server {
-    pki: Pki,
+    pki: Arc<Pki>,
     identities: Identities,
     url: String,
     admin: Client,
@@ -168,9 +169,11 @@ impl Server {
         let port = listener.local_addr().map_or(config.port, |address| address.port());
         let token = Token::resolve(config.token.as_deref(), &token::path(&config.data_dir), token::random()?)?;
         let opened = datastore::open(&config.datastore, &config.data_dir).await?;
-        let pki = shared_pki::open(&opened, config.data_dir.join("tls"), &token).await?;
+        let pki = Arc::new(shared_pki::open(&opened, config.data_dir.join("tls"), &token).await?);
         token.keep(&token::path(&config.data_dir), pki.server_ca())?;
         let identities = Identities::issue(&pki, &config, &registry_config)?;
+        let key = SigningKey::from_pem(&pki.service_account_key()?).map_err(|error| ServerError::Tls(error.into()))?;
+        let key = Arc::new(key);
         let (cacher, store) = (opened.cache().await?, opened.store);
 
         let client_ca = pki.client_ca().to_owned();
@@ -183,7 +186,7 @@ impl Server {
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
-        let api = Arc::new(components::api_server(&registry, &identities, &pki)?);
+        let api = Arc::new(components::api_server(&registry, &identities, &pki, &key)?);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
         let (serving, stop) = (Arc::clone(&api), cancel.child_token());
@@ -193,7 +196,7 @@ impl Server {
             }
         });
         let admin = Client::new(api.local(components::administrator(), "skiff"));
-        components::start(&api, &config, &pki, store.sole_writer(), &tasks, &cancel);
+        components::start(&api, &config, &pki, &key, store.sole_writer(), &tasks, &cancel);
         let source = snapshot::Source::new(Arc::clone(&store), config.datastore.kind(), &config.data_dir, &pki);
         components::add_snapshots(&api, source, token, config.snapshots, &tasks, &cancel)?;
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
@@ -230,6 +233,11 @@ impl Server {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// The API as the administrator of this process, without a connection.
+    pub fn admin(&self) -> &Client {
+        &self.admin
     }
 
     /// Applies a manifest of one or more YAML documents as the administrator, server-side; gives `kind/name` of each.
