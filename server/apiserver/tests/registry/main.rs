@@ -3,8 +3,12 @@
 
 mod cluster;
 mod concurrency;
+mod decisions;
 mod deletion;
+mod grants;
 mod identity;
+mod limits;
+mod nodes;
 mod pods;
 mod reading;
 mod services;
