@@ -60,7 +60,8 @@ async fn nodes_write_what_is_their_own() {
     let lease = json!({"metadata": {"name": "a"}, "spec": {"holderIdentity": "a"}});
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     assert_eq!(node.put(&format!("POST {leases}"), lease).await.0, 201);
-    assert_eq!(node.ask("GET /api/v1/pods").await.0, 200);
+    assert_eq!(node.ask("GET /api/v1/pods?fieldSelector=spec.nodeName%3Da").await.0, 200);
+    assert_eq!(node.ask("GET /api/v1/pods").await.0, 403);
     assert_eq!(node.put("POST /api/v1/namespaces/default/configmaps", config_map("x", "1")).await.0, 403);
 }
 

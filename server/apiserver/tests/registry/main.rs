@@ -3,9 +3,13 @@
 
 mod cluster;
 mod concurrency;
+mod decisions;
 mod deletion;
 mod disk;
+mod grants;
 mod identity;
+mod limits;
+mod nodes;
 mod pods;
 mod reading;
 mod services;
