@@ -159,7 +159,7 @@ impl<'a> Call<'a> {
 
     /// An entry in the version that was asked for: as it is, in nearly all cases.
     pub(super) fn present(&self, entry: Arc<Entry>) -> Result<Arc<Entry>, ApiError> {
-        forms::present(entry, &self.def)
+        forms::Presenter::new(&self.def).present(entry)
     }
 
     /// How soon this write must be on disk.

@@ -18,6 +18,7 @@ mod list_options;
 pub mod meta;
 mod options;
 mod patch;
+mod patches;
 mod queues;
 mod read;
 mod route;
