@@ -1,8 +1,11 @@
 //! `cargo xtask bench`: the numbers that skiff promises, measured on a release build, each beside its target.
 
+mod api;
 mod cluster;
+mod fanout;
 mod memory;
 mod pods;
+mod wire;
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -19,6 +22,16 @@ pub(crate) struct Args {
     /// This binary instead of a release build of the tree.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// One part alone, instead of start-up, memory and pods.
+    #[arg(value_enum)]
+    part: Option<Part>,
+}
+
+/// What is measured only when it is asked for.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// Requests, lists and watches of the API server over TLS.
+    Api,
 }
 
 /// How long an idle cluster settles before its memory and CPU are read.
@@ -38,6 +51,9 @@ struct Line {
 /// Measures and prints everything.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let binary = args.binary.clone().map_or_else(build, Ok)?;
+    if let Some(Part::Api) = args.part {
+        return api::run(&binary);
+    }
     let runtime = tokio::runtime::Runtime::new().context("starting the asynchronous runtime")?;
     let mut lines = start_up(&binary, args.rounds)?;
     let mut cluster = Cluster::new(&binary)?;
