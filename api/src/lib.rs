@@ -41,6 +41,8 @@ pub mod patch;
 pub mod protobuf;
 pub mod quantity;
 pub mod request;
+#[cfg(test)]
+mod robust_tests;
 pub mod scale;
 pub mod schema;
 pub mod selector;

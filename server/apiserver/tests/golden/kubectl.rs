@@ -79,7 +79,7 @@ async fn objects_are_changed_in_every_way() {
         let changed = kubectl.file("changed.yaml", &DEPLOYMENT.replace("i:1", "i:2"));
         let diff = tokio::task::block_in_place(|| kubectl.output(&["diff", "-f", &changed]));
         let text = String::from_utf8_lossy(&diff.stdout).into_owned();
-        assert!(diff.status.code() == Some(1) && text.contains("+      - image: i:2"), "{text}");
+        assert!(diff.status.code() == Some(1) && text.contains("+        image: i:2"), "{text}");
         assert_eq!(kubectl.run(&["edit", "deployment/web"]).await, "deployment.apps/web edited\n");
         assert_eq!(
             kubectl.run(&["get", "deploy", "web", "-o", "jsonpath={.metadata.annotations.note}"]).await,
