@@ -99,7 +99,7 @@ pub fn decode_value(
     form: Form<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    let Value::Object(mut map) = parsed.value else {
+    if !parsed.value.is_object() {
         let text = parsed.value.to_string();
         let why = format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ \
@@ -107,18 +107,9 @@ pub fn decode_value(
             shape::json_word(&parsed.value)
         );
         return Err(unrecognized(expected, &why, text.as_bytes()));
-    };
-    check_kind(&map, expected)?;
-    map.insert("apiVersion".to_owned(), expected.api_version().into());
-    map.insert("kind".to_owned(), expected.kind.as_str().into());
-    let shaped = match form {
-        Form::Typed(schema) => shape_typed(Value::Object(map), schema),
-        Form::Custom(schema) => shape_custom(Value::Object(map), schema),
     }
-    .map_err(|why| cannot_be_handled(expected, &why))?;
-    let mut findings = parsed.duplicates;
-    findings.extend(shaped.unknown.iter().map(|path| format!("unknown field {path:?}")));
-    findings.truncate(MAX_FINDINGS);
+    check_kind(&parsed.value, expected)?;
+    let (object, findings) = into_kind(parsed, expected, form).map_err(|why| cannot_be_handled(expected, &why))?;
     let warnings = match validation {
         FieldValidation::Strict if !findings.is_empty() => {
             return Err(cannot_be_handled(expected, &format!("strict decoding error: {}", findings.join(", "))));
@@ -126,12 +117,28 @@ pub fn decode_value(
         FieldValidation::Warn => findings,
         FieldValidation::Ignore | FieldValidation::Strict => Vec::new(),
     };
-    let Value::Object(map) = shaped.value else { return Err(cannot_be_handled(expected, "not an object")) };
-    Ok(Decoded { object: Object(map), warnings })
+    Ok(Decoded { object, warnings })
+}
+
+/// A value in the shape of a kind, with what was found on the way: `unknown field "a"`, `duplicate field "b"`. The
+/// error is the sentence of Go's decoder.
+pub fn into_kind(parsed: Parsed, expected: &GroupVersionKind, form: Form<'_>) -> Result<(Object, Vec<String>), String> {
+    let Value::Object(mut map) = parsed.value else { return Err("not an object".to_owned()) };
+    map.insert("apiVersion".to_owned(), expected.api_version().into());
+    map.insert("kind".to_owned(), expected.kind.as_str().into());
+    let shaped = match form {
+        Form::Typed(schema) => shape_typed(Value::Object(map), schema),
+        Form::Custom(schema) => shape_custom(Value::Object(map), schema),
+    }?;
+    let mut findings = parsed.duplicates;
+    findings.extend(shaped.unknown.iter().map(|path| format!("unknown field {path:?}")));
+    findings.truncate(MAX_FINDINGS);
+    let Value::Object(map) = shaped.value else { return Err("not an object".to_owned()) };
+    Ok((Object(map), findings))
 }
 
 /// The body's own `apiVersion` and `kind`, where it has them, must be those that the path calls for.
-fn check_kind(map: &serde_json::Map<String, Value>, expected: &GroupVersionKind) -> Result<(), ApiError> {
+fn check_kind(map: &Value, expected: &GroupVersionKind) -> Result<(), ApiError> {
     let text = |name: &str| map.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let expected_version = expected.api_version();
     if let Some(version) = text("apiVersion").filter(|version| *version != expected_version) {
@@ -142,7 +149,11 @@ fn check_kind(map: &serde_json::Map<String, Value>, expected: &GroupVersionKind)
     if let Some(kind) = text("kind").filter(|kind| *kind != expected.kind) {
         return Err(ApiError::bad_request(format!(
             "{kind} in version {:?} cannot be handled as a {}: converting ({}.{kind}) to ({}.{}): unknown conversion",
-            expected.version, expected.kind, expected.version, expected.group, expected.kind
+            expected.version,
+            expected.kind,
+            expected.version,
+            expected.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core"),
+            expected.kind
         )));
     }
     Ok(())

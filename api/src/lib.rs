@@ -14,6 +14,7 @@
 //! - [`openapi`]: the API described for clients.
 //! - [`schema`]: what fields a kind has.
 //! - [`object`]: an object as JSON, with access to its metadata.
+//! - [`warn`]: what clients are warned of. [`go`]: values as Go prints them.
 //! - [`wire`]: the stored form, which is the wire form, and the small head that selectors read.
 //! - [`request`]: what a request asks for, parsed from and printed as a URL.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
@@ -33,6 +34,7 @@ mod data;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
+pub mod go;
 pub mod kinds;
 pub mod names;
 pub mod object;
@@ -42,6 +44,8 @@ pub mod protobuf;
 pub mod quantity;
 pub mod quota;
 pub mod request;
+#[cfg(test)]
+mod robust_tests;
 pub mod scale;
 pub mod schema;
 pub mod selector;
@@ -49,4 +53,5 @@ pub mod status;
 pub mod table;
 pub mod user;
 pub mod validate;
+pub mod warn;
 pub mod wire;

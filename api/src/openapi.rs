@@ -4,8 +4,7 @@
 //! Documents are made when they are asked for and not kept: the prose alone is many times what the schemas cost in
 //! memory, and clients keep what they have read, by the hash in the address.
 //!
-//! `/openapi/v2` is served as JSON. The protobuf form (`application/com.github.proto-openapi.spec.v2@v1.0+protobuf`)
-//! is not: a client that takes nothing else is to be told 406. kubectl asks for v3 first since 1.27.
+//! `/openapi/v2` is served as JSON and as protobuf ([`V2_MEDIA_TYPE`]). kubectl asks for v3 first since 1.27.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -17,10 +16,12 @@ use crate::{
     schema::{self, Schemas},
 };
 
+mod gnostic;
 mod paths;
 mod v2;
 
-pub use v2::v2_document;
+pub use gnostic::V2_MEDIA_TYPE;
+pub use v2::{v2_document, v2_protobuf};
 
 /// What stands before a component's name in a reference.
 const REFERENCE: &str = "#/components/schemas/";

@@ -199,6 +199,11 @@ fn qualified(group: &str, resource: &str) -> String {
     if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
 }
 
+/// What an error is about; what is empty is not told, as in Kubernetes.
+fn details(name: &str, group: &str, kind: &str) -> Value {
+    json!({"name": name, "group": group, "kind": kind})
+}
+
 impl ApiError {
     /// An error of a reason, with the reason's own HTTP code and no details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
@@ -218,7 +223,7 @@ impl ApiError {
     /// 404 for one object.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
         let message = format!("{} {name:?} not found", qualified(group, resource));
-        let details = json!({"name": name, "group": group, "kind": resource});
+        let details = details(name, group, resource);
         Self { details, ..Self::new(Reason::NotFound, message) }
     }
 
@@ -230,14 +235,14 @@ impl ApiError {
     /// 409: an object of that name is there.
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", qualified(group, resource));
-        let details = json!({"name": name, "group": group, "kind": resource});
+        let details = details(name, group, resource);
         Self { details, ..Self::new(Reason::AlreadyExists, message) }
     }
 
     /// 409: the object is not as the client believed it to be.
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified(group, resource));
-        let details = json!({"name": name, "group": group, "kind": resource});
+        let details = details(name, group, resource);
         Self { details, ..Self::new(Reason::Conflict, message) }
     }
 
@@ -245,7 +250,7 @@ impl ApiError {
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let name_part = if name.is_empty() { String::new() } else { format!(" {name:?}") };
         let message = format!("{}{name_part} is forbidden: {why}", qualified(group, resource));
-        let details = json!({"name": name, "group": group, "kind": resource});
+        let details = details(name, group, resource);
         Self { details, ..Self::new(Reason::Forbidden, message) }
     }
 
@@ -258,7 +263,8 @@ impl ApiError {
         let message = format!("{} {name:?} is invalid: {list}", qualified(group, kind));
         let causes: Vec<Value> =
             errors.iter().map(|e| json!({"reason": e.reason(), "message": e.body(), "field": e.path})).collect();
-        let details = json!({"name": name, "group": group, "kind": kind, "causes": causes});
+        let mut details = details(name, group, kind);
+        details["causes"] = causes.into();
         Self { details, ..Self::new(Reason::Invalid, message) }
     }
 
@@ -286,13 +292,17 @@ impl ApiError {
     pub fn to_status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason.as_str(),
+            "message": self.message,
         });
+        if self.reason != Reason::Unknown {
+            status["reason"] = self.reason.as_str().into();
+        }
         if let Some(token) = &self.continue_token {
             status["metadata"]["continue"] = token.as_str().into();
         }
-        if !self.details.is_null() {
-            status["details"] = self.details.clone();
+        if let Value::Object(details) = &self.details {
+            let told = details.iter().filter(|(_, value)| **value != json!("") && **value != json!(0));
+            status["details"] = Value::Object(told.map(|(name, value)| (name.clone(), value.clone())).collect());
         }
         status["code"] = self.code.into();
         status

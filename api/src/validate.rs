@@ -6,15 +6,27 @@
 
 use crate::{kinds::ResourceDef, object::Object, status::FieldError};
 
+mod admission;
+mod affinity;
+mod cluster;
 mod containers;
 mod core;
 mod cursor;
+mod definitions;
+mod devices;
+mod environment;
+mod flow;
 mod generic;
 mod meta;
 mod pods;
 mod policy;
+mod security;
+mod storage;
+mod subresources;
 mod volumes;
 mod workloads;
+
+pub use subresources::{ephemeral_containers, resize};
 
 use cursor::{Cursor, Errors};
 
@@ -22,7 +34,7 @@ use cursor::{Cursor, Errors};
 type Rule = fn(&Cursor<'_>, Option<&Cursor<'_>>, &mut Errors);
 
 /// The kinds with rules of their own: group, kind, rule.
-const RULES: [(&str, &str, Rule); 38] = [
+const RULES: [(&str, &str, Rule); 59] = [
     ("", "Pod", pods::pod),
     ("", "PodTemplate", workloads::pod_template_object),
     ("", "ReplicationController", workloads::replication_controller),
@@ -61,6 +73,27 @@ const RULES: [(&str, &str, Rule); 38] = [
     ("certificates.k8s.io", "CertificateSigningRequest", policy::signing_request),
     ("", "Event", core::event),
     ("events.k8s.io", "Event", core::event),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", admission::webhooks),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", admission::webhooks),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", admission::mutating_policy),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", admission::mutating_binding),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", admission::validating_policy),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", admission::validating_binding),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", definitions::definition),
+    ("apiregistration.k8s.io", "APIService", cluster::api_service),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", flow::schema),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", flow::level),
+    ("networking.k8s.io", "IPAddress", cluster::ip_address),
+    ("networking.k8s.io", "ServiceCIDR", cluster::service_cidr),
+    ("resource.k8s.io", "DeviceClass", devices::class),
+    ("resource.k8s.io", "ResourceClaim", devices::claim),
+    ("resource.k8s.io", "ResourceClaimTemplate", devices::claim_template),
+    ("resource.k8s.io", "ResourceSlice", devices::slice),
+    ("storage.k8s.io", "CSIDriver", storage::driver),
+    ("storage.k8s.io", "CSINode", storage::node),
+    ("storage.k8s.io", "CSIStorageCapacity", storage::capacity),
+    ("storage.k8s.io", "VolumeAttachment", storage::attachment),
+    ("storage.k8s.io", "VolumeAttributesClass", storage::attributes_class),
 ];
 
 fn rule(def: &ResourceDef) -> Option<Rule> {

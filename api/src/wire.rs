@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use memchr::memmem;
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use crate::object::Object;
+
+mod pick;
 
 /// What stands in a stored value where the metadata begins.
 const METADATA_OPEN: &[u8] = b"\"metadata\":{";
@@ -56,24 +59,40 @@ pub struct Entry {
 
 /// Encodes an object in the stored form. Whatever `metadata.resourceVersion` it has is left out.
 pub fn encode(object: &Object) -> Bytes {
-    let mut map = serde_json::Map::new();
-    for front in ["kind", "apiVersion"] {
-        if let Some(value) = object.0.get(front) {
-            map.insert(front.to_owned(), value.clone());
+    Bytes::from(serde_json::to_vec(&Stored(object)).unwrap_or_default())
+}
+
+/// An object as it is stored: written from where it is, without a copy of it.
+struct Stored<'a>(&'a Object);
+
+/// Metadata without its revision.
+struct StoredMetadata<'a>(Option<&'a serde_json::Value>);
+
+/// The fields that come first, in this order.
+const FRONT: [&str; 2] = ["kind", "apiVersion"];
+
+impl Serialize for Stored<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = &self.0.0;
+        let mut map = serializer.serialize_map(None)?;
+        for name in FRONT {
+            if let Some(value) = fields.get(name) {
+                map.serialize_entry(name, value)?;
+            }
         }
-    }
-    let mut metadata = object.0.get("metadata").cloned().unwrap_or_default();
-    match metadata.as_object_mut() {
-        Some(fields) => drop(fields.shift_remove("resourceVersion")),
-        None => metadata = serde_json::Value::Object(serde_json::Map::new()),
-    }
-    map.insert("metadata".to_owned(), metadata);
-    for (name, value) in &object.0 {
-        if !map.contains_key(name) {
-            map.insert(name.clone(), value.clone());
+        map.serialize_entry("metadata", &StoredMetadata(fields.get("metadata")))?;
+        for (name, value) in fields.iter().filter(|(name, _)| !FRONT.contains(&name.as_str()) && *name != "metadata") {
+            map.serialize_entry(name, value)?;
         }
+        map.end()
     }
-    Bytes::from(serde_json::to_vec(&map).unwrap_or_default())
+}
+
+impl Serialize for StoredMetadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = self.0.and_then(serde_json::Value::as_object);
+        serializer.collect_map(fields.into_iter().flatten().filter(|(name, _)| *name != "resourceVersion"))
+    }
 }
 
 /// The wire form of a stored value: the same bytes with `metadata.resourceVersion` spliced in.
@@ -96,11 +115,7 @@ impl Head {
         labels.sort();
         let value = |path: &str| {
             let names: Vec<&str> = path.split('.').collect();
-            match object.at(&names) {
-                Some(serde_json::Value::String(text)) => text.clone(),
-                Some(serde_json::Value::Null) | None => String::new(),
-                Some(other) => other.to_string(),
-            }
+            shown(object.at(&names).cloned().unwrap_or_default())
         };
         Self {
             namespace: object.namespace().to_owned(),
@@ -112,10 +127,46 @@ impl Head {
     }
 }
 
+impl Head {
+    /// The head of an encoded object: only what it needs is taken out of the text, the rest is passed over.
+    fn read(json: &[u8], selectable: &[&'static str]) -> Result<Self, serde_json::Error> {
+        let mut paths = vec!["metadata.namespace", "metadata.name", "metadata.uid", "metadata.labels"];
+        paths.extend_from_slice(selectable);
+        let mut found = pick::pick(json, &paths)?.into_iter();
+        let mut next = || found.next().unwrap_or_default();
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            _ => String::new(),
+        };
+        let (namespace, name, uid, labels) = (text(next()), text(next()), text(next()), next());
+        let mut labels: Vec<(String, String)> = match labels {
+            serde_json::Value::Object(map) => map
+                .into_iter()
+                .filter_map(
+                    |(key, value)| if let serde_json::Value::String(text) = value { Some((key, text)) } else { None },
+                )
+                .collect(),
+            _ => Vec::new(),
+        };
+        labels.sort();
+        let fields = selectable.iter().map(|path| (*path, shown(next()))).collect();
+        Ok(Self { namespace, name, uid, labels, fields })
+    }
+}
+
+/// The value of a selectable field as selectors compare it.
+fn shown(value: serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text,
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
 impl Entry {
     /// The entry of a stored value that was committed at a revision.
     pub fn from_stored(stored: &[u8], revision: u64, selectable: &[&'static str]) -> Result<Arc<Self>, WireError> {
-        let head = Head::of(&Object::from_slice(stored)?, selectable);
+        let head = Head::read(stored, selectable)?;
         Ok(Arc::new(Self { resource_version: revision, head, json: splice_resource_version(stored, revision)? }))
     }
 
@@ -134,6 +185,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]
@@ -149,6 +202,32 @@ mod tests {
             &wire[..],
             br#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"42","name":"a"},"spec":{"metadata":{}}}"#
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_head_is_read_from_the_text_as_from_the_object(
+            name in ".{0,8}",
+            labels in proptest::collection::btree_map("[a-c./]{1,4}", ".{0,4}", 0..4),
+            node in proptest::option::of("[a-z]{1,4}"),
+            odd in 0..5_usize,
+        ) {
+            use serde_json::json;
+            let spec = [json!({"nodeName": node, "hostNetwork": true, "x": [{"nodeName": "other"}]}), json!("text"),
+                json!(null), json!([{"nodeName": "n"}]), json!({"nodeName": 7, "deep": {"nodeName": "m"}})][odd].clone();
+            let value = json!({"kind": "Pod", "metadata": {"name": name, "labels": labels, "uid": 7}, "spec": spec,
+                "status": {"phase": "Running"}});
+            let object = Object(value.as_object().cloned().unwrap_or_default());
+            let selectable = ["spec.nodeName", "spec.hostNetwork", "status.phase", "status.podIP"];
+            let read = Head::read(&object.to_vec(), &selectable);
+            proptest::prop_assert_eq!(read.ok(), Some(Head::of(&object, &selectable)));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            let _ = Head::read(&bytes, &["spec.nodeName"]);
+            let _ = splice_resource_version(&bytes, 7);
+        }
     }
 
     #[test]

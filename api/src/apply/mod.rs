@@ -9,16 +9,23 @@
 
 mod conflict;
 mod element;
+mod last_applied;
 mod managers;
 mod set;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod walk;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{object::Object, schema::SchemaRef, status::ApiError};
+use crate::{
+    kinds::GroupVersionKind,
+    object::Object,
+    schema::SchemaRef,
+    status::{ApiError, Reason},
+};
 use managers::{Entry, Kind, Managers};
 use set::FieldSet;
 
@@ -87,7 +94,9 @@ impl Operation<'_> {
 /// nothing changes the live object is given back as it is.
 ///
 /// `applied` is what the manager sent, without defaults. Errors: 409 with every conflict, unless forced; 400 where
-/// `applied` carries `managedFields` or lists an entry twice.
+/// `applied` carries `managedFields`; 500, as in Kubernetes, where it does not fit the schema or lists an entry twice.
+///
+/// What `kubectl apply` noted on the object before it applied by the server is no conflict for `kubectl`.
 pub fn apply(
     operation: &Operation<'_>,
     live: Option<&Object>,
@@ -98,7 +107,33 @@ pub fn apply(
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     let wanted = Value::Object(applied.0.clone());
-    walk::check_unique(&wanted, operation.schema).map_err(ApiError::bad_request)?;
+    let misfits = typed::check(&wanted, operation.schema);
+    if !misfits.is_empty() {
+        return Err(misfit(applied, &typed::sentence(&misfits)));
+    }
+    let mut applied_to = merge_in(operation, live, applied, wanted, force)?;
+    if operation.manager == last_applied::KUBECTL {
+        last_applied::refresh(&mut applied_to, applied);
+    }
+    Ok(applied_to)
+}
+
+/// 500: what is applied does not fit its kind.
+fn misfit(applied: &Object, why: &str) -> ApiError {
+    let GroupVersionKind { group, version, kind } = GroupVersionKind::parse(applied.api_version(), applied.kind());
+    let (namespace, name) = (applied.namespace(), applied.name());
+    let whole =
+        format!("failed to create typed patch object ({namespace}/{name}; {group}/{version}, Kind={kind}): {why}");
+    ApiError::new(Reason::Unknown, whole)
+}
+
+fn merge_in(
+    operation: &Operation<'_>,
+    live: Option<&Object>,
+    applied: &Object,
+    wanted: Value,
+    force: bool,
+) -> Result<Object, ApiError> {
     let mut fields = walk::fields_of(&wanted, operation.schema);
     operation.strip(&mut fields);
 
@@ -115,7 +150,9 @@ pub fn apply(
     let difference = walk::compare(old.as_ref(), &merged, operation.schema);
     let mut changed = difference.added;
     changed.unite(&difference.modified);
-    take_over(&mut managers, &changed, &difference.removed, operation, force)?;
+    let allowed = live.filter(|_| operation.manager == last_applied::KUBECTL);
+    let allowed = allowed.and_then(|live| last_applied::fields(operation, live)).unwrap_or_default();
+    take_over(&mut managers, (&changed, &difference.removed), &allowed, operation, force)?;
 
     let is_same = changed.is_empty() && difference.removed.is_empty() && managers.same_fields(&before);
     match live {
@@ -150,10 +187,11 @@ fn prune(merged: Value, last: Option<&FieldSet>, managers: &Managers, operation:
 }
 
 /// Takes what changes from the other managers, or says with whom it conflicts.
+/// Fields in `allowed` are no conflict.
 fn take_over(
     managers: &mut Managers,
-    changed: &FieldSet,
-    removed: &FieldSet,
+    (changed, removed): (&FieldSet, &FieldSet),
+    allowed: &FieldSet,
     operation: &Operation<'_>,
     force: bool,
 ) -> Result<(), ApiError> {
@@ -161,7 +199,11 @@ fn take_over(
     let conflicts: Vec<(&Entry, FieldSet)> = managers
         .iter()
         .filter(|entry| !is_self(entry))
-        .map(|entry| (entry, entry.fields.intersection(changed)))
+        .map(|entry| {
+            let mut shared = entry.fields.intersection(changed);
+            shared.subtract(allowed);
+            (entry, shared)
+        })
         .filter(|(_, shared)| !shared.is_empty())
         .collect();
     if !force && !conflicts.is_empty() {
@@ -180,11 +222,13 @@ fn take_over(
 /// A client clears what is known by setting `managedFields` to a list of one empty entry. What nobody's fields are
 /// known of stays so until it is applied.
 pub fn track_update(operation: &Operation<'_>, old: Option<&Object>, new: &mut Object) {
-    if managers::is_reset(new) {
+    if operation.subresource.is_empty() && managers::is_reset(new) {
         new.remove_at(&["metadata", "managedFields"]);
         return;
     }
-    let mut managers = Managers::of(new);
+    // A subresource cannot set who manages what.
+    let own = if operation.subresource.is_empty() { Managers::of(new) } else { Managers::default() };
+    let mut managers = own;
     if managers.is_empty() {
         managers = old.map(Managers::of).unwrap_or_default();
     }

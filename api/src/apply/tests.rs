@@ -160,9 +160,52 @@ fn untracked_objects_and_resets() {
 fn refused() {
     let twice = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}});
     let error = apply_as("me", None, twice).unwrap_err();
-    assert!(error.code == 400 && error.message.contains("duplicate entries for key [name=\"a\"]"), "{error}");
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (
+            500,
+            "failed to create typed patch object (/web; apps/v1, Kind=Deployment): \
+             .spec.template.spec.containers: duplicate entries for key [name=\"a\"]"
+        )
+    );
+    let odd = json!({"spec": {"replicas": "two", "foo": 1, "template": {"spec": {"containers": ["a"]}}}});
+    assert_eq!(
+        apply_as("me", None, odd).unwrap_err().message,
+        "failed to create typed patch object (/web; apps/v1, Kind=Deployment): errors:\n  \
+         .spec.replicas: expected numeric (int or float), got string\n  \
+         .spec.foo: field not declared in schema\n  \
+         .spec.template.spec.containers: element 0: associative list with keys may not have non-map elements"
+    );
     let managed = json!({"metadata": {"managedFields": [{}]}});
     assert_eq!(apply_as("me", None, managed).unwrap_err().message, "metadata.managedFields must be nil");
+}
+
+/// A Deployment as `kubectl apply` makes it: with its note, and another manager than `kubectl`.
+fn client_side(replicas: i64) -> Object {
+    let note = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": replicas}});
+    let mut live = object(json!({"metadata": {"annotations":
+        {"kubectl.kubernetes.io/last-applied-configuration": note.to_string()}}, "spec": {"replicas": replicas, "paused": true}}));
+    track_update(&operation("kubectl-client-side-apply", NOON), None, &mut live);
+    live
+}
+
+#[test]
+fn what_kubectl_applied_by_itself_is_no_conflict_for_kubectl() {
+    let live = client_side(2);
+    let wants = |replicas: i64| json!({"spec": {"replicas": replicas}});
+    assert_eq!(apply_as("other", Some(&live), wants(3)).unwrap_err().code, 409, "it counts for kubectl alone");
+    let taken = apply_as("kubectl", Some(&live), wants(3)).unwrap();
+    assert_eq!(fields(&taken, "kubectl"), json!({"f:spec": {"f:replicas": {}}}));
+    let note = taken.str_at(&["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"]).unwrap();
+    let note: Value = serde_json::from_str(note).unwrap();
+    assert_eq!(note["spec"], json!({"replicas": 3}), "the note follows");
+    // What has been changed since, or was never noted, is somebody else's.
+    let mut scaled = live.clone();
+    scaled.set_at(&["spec", "replicas"], 9);
+    track_update(&operation("scaler", LATER), Some(&live), &mut scaled);
+    let error = apply_as("kubectl", Some(&scaled), wants(3)).unwrap_err();
+    assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"scaler\" using apps/v1: .spec.replicas");
+    assert_eq!(apply_as("kubectl", Some(&live), json!({"spec": {"paused": false}})).unwrap_err().code, 409);
 }
 
 #[test]

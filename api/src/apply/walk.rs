@@ -268,27 +268,3 @@ fn removes(value: Option<&mut Value>, node: &Node, owned: Option<&Node>, schema:
     };
     is_empty && !owned.is_member
 }
-
-/// Fails where a list with keys, or a set, has the same entry twice.
-pub(super) fn check_unique(value: &Value, schema: SchemaRef<'_>) -> Result<(), String> {
-    check_any(value, Some(schema), "")
-}
-
-fn check_any(value: &Value, schema: Option<SchemaRef<'_>>, path: &str) -> Result<(), String> {
-    let kind = shape(value, schema);
-    if let (Shape::List, Value::Array(list), Some(schema)) = (&kind, value, schema) {
-        let mut seen = HashSet::new();
-        let twice = list.iter().map(|item| element::entry(item, schema)).find(|element| !seen.insert(element.clone()));
-        if let Some(element) = twice {
-            let shown = element::display(&element);
-            return Err(format!("failed to create typed patch object: {path}: duplicate entries for key {shown}"));
-        }
-    }
-    if matches!(kind, Shape::Leaf) {
-        return Ok(());
-    }
-    let all = children(value, schema);
-    all.iter().try_for_each(|(element, value, child)| {
-        check_any(value, *child, &format!("{path}{}", element::display(element)))
-    })
-}

@@ -32,14 +32,11 @@ pub fn parse(body: &[u8], is_yaml: bool) -> Result<Parsed, String> {
     let looks_like_json = text.trim_start().starts_with('{');
     let value = if is_yaml && !looks_like_json {
         let deserializer = serde_yaml_ng::Deserializer::from_str(text);
-        Node { found: &mut found, depth: 0 }.deserialize(deserializer).map_err(|error| error.to_string())?
+        Node { found: &mut found, depth: 0 }.deserialize(deserializer).map_err(|error| go_yaml_words(&error))?
     } else {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let value = Node { found: &mut found, depth: 0 }
-            .deserialize(&mut deserializer)
-            .and_then(|value| deserializer.end().map(|()| value))
-            .map_err(|error| go_words(text, &error))?;
-        value
+        let value = Node { found: &mut found, depth: 0 }.deserialize(&mut deserializer);
+        value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| go_words(text, &error))?
     };
     Ok(Parsed { value, duplicates: found.duplicates })
 }
@@ -57,6 +54,15 @@ fn go_words(text: &str, error: &serde_json::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// The sentence of Go's YAML parser, which counts lines from 0 and does not tell of the first.
+fn go_yaml_words(error: &serde_yaml_ng::Error) -> String {
+    let text = error.to_string();
+    let problem = text.split(" at line ").next().unwrap_or_default();
+    let line = error.location().map_or(0, |place| place.line().saturating_sub(1));
+    let place = if line == 0 { String::new() } else { format!("line {line}: ") };
+    format!("error converting YAML to JSON: yaml: {place}{problem}")
 }
 
 /// Where the parser is, and what it has found.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::protobuf::reader::Reader;
 
 fn value(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
@@ -67,4 +68,45 @@ fn custom_resources_have_a_document() {
     let thing = &document["components"]["schemas"]["com.example.v1.Thing"];
     assert_eq!(thing["x-kubernetes-group-version-kind"][0]["kind"], "Thing");
     assert!(document["paths"]["/apis/example.com/v1/namespaces/{namespace}/things/{name}"]["patch"].is_object());
+}
+
+/// The fields of a message of one number.
+fn fields(message: &[u8], number: u32) -> Vec<&[u8]> {
+    let (mut reader, mut found) = (Reader(message), Vec::new());
+    while let Some((field, value)) = reader.next().unwrap() {
+        if field == number {
+            found.push(value.bytes().unwrap());
+        }
+    }
+    found
+}
+
+/// The value of the entry of a name, of a map whose entries have this number.
+fn entry<'a>(map: &'a [u8], number: u32, name: &str) -> &'a [u8] {
+    let entries = fields(map, number);
+    let found = entries.into_iter().find(|entry| fields(entry, 1) == [name.as_bytes()]).unwrap();
+    fields(found, 2)[0]
+}
+
+#[test]
+fn swagger_is_the_same_in_protobuf() {
+    let bytes = v2_protobuf(Kinds::builtin());
+    assert_eq!(fields(&bytes, 1), [b"2.0"]);
+    let definitions = fields(&bytes, 9)[0];
+    let json = value(&v2_document(Kinds::builtin()));
+    assert_eq!(fields(definitions, 1).len(), json["definitions"].as_object().unwrap().len());
+    let deployment = entry(definitions, 1, "io.k8s.api.apps.v1.Deployment");
+    let kinds = entry(deployment, 31, "x-kubernetes-group-version-kind");
+    assert_eq!(value(fields(kinds, 2)[0]), json!([{"group": "apps", "version": "v1", "kind": "Deployment"}]));
+    let spec = entry(fields(deployment, 25)[0], 1, "spec");
+    assert_eq!(fields(spec, 1), [b"#/definitions/io.k8s.api.apps.v1.DeploymentSpec"]);
+    let paths = fields(&bytes, 8)[0];
+    assert_eq!(fields(paths, 2).len(), json["paths"].as_object().unwrap().len());
+    let get = fields(entry(paths, 2, "/api/v1/pods"), 2)[0];
+    assert_eq!(fields(get, 5), [b"listCoreV1PodForAllNamespaces"]);
+    let ok = fields(entry(fields(get, 9)[0], 1, "200"), 1)[0];
+    assert_eq!(fields(fields(fields(ok, 2)[0], 1)[0], 1), [b"#/definitions/io.k8s.api.core.v1.PodList"]);
+    if let Ok(path) = std::env::var("DUMP") {
+        std::fs::write(path, &bytes).unwrap();
+    }
 }

@@ -4,11 +4,20 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{REFERENCE, bytes, component, components, paths, roots};
+use super::{REFERENCE, bytes, component, components, gnostic, paths, roots};
 use crate::kinds::Kinds;
 
 /// `/openapi/v2` as JSON: all built-in kinds.
 pub fn v2_document(kinds: &Kinds) -> Vec<u8> {
+    bytes(&document(kinds))
+}
+
+/// `/openapi/v2` as protobuf.
+pub fn v2_protobuf(kinds: &Kinds) -> Vec<u8> {
+    document(kinds).as_object().map(gnostic::document).unwrap_or_default()
+}
+
+fn document(kinds: &Kinds) -> Value {
     let versions =
         || kinds.groups().iter().flat_map(|group| group.versions.iter().map(move |version| (group, version)));
     let wanted: BTreeSet<String> = versions().flat_map(|(_, version)| roots(version)).collect();
@@ -19,14 +28,14 @@ pub fn v2_document(kinds: &Kinds) -> Vec<u8> {
         let own = paths::of_version(&group.name, version, &|gvk| component(gvk));
         all.extend(own.into_iter().map(|(path, item)| (path, path_item(item))));
     }
-    bytes(&json!({
+    json!({
         "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.36.2"},
         "paths": all, "definitions": definitions,
         "securityDefinitions": {"BearerToken": {
             "type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
         }},
         "security": [{"BearerToken": []}],
-    }))
+    })
 }
 
 /// A schema: references go to definitions and stand alone, there are no alternatives and no defaults.

@@ -19,9 +19,9 @@ use crate::{kinds::GroupVersionKind, object::Object};
 
 mod decode;
 mod encode;
-mod reader;
+pub(crate) mod reader;
 mod table;
-mod writer;
+pub(crate) mod writer;
 
 pub use encode::{ListParts, encode, list, watch_frame};
 
@@ -97,4 +97,4 @@ pub fn decode_to_json(body: &[u8], expected: &GroupVersionKind) -> Result<Bytes,
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ const MAX_GROUPS: usize = 32;
 
 /// The value of a field as it is on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wire<'a> {
+pub(crate) enum Wire<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -16,29 +16,29 @@ pub(super) enum Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    pub(super) fn bytes(self) -> Result<&'a [u8], ProtobufError> {
+    pub(crate) fn bytes(self) -> Result<&'a [u8], ProtobufError> {
         if let Self::Bytes(bytes) = self { Ok(bytes) } else { Err(WRONG_TYPE) }
     }
 
-    pub(super) fn text(self) -> Result<&'a str, ProtobufError> {
+    pub(crate) fn text(self) -> Result<&'a str, ProtobufError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| ProtobufError::Malformed("a string is not UTF-8"))
     }
 
-    pub(super) fn varint(self) -> Result<u64, ProtobufError> {
+    pub(crate) fn varint(self) -> Result<u64, ProtobufError> {
         if let Self::Varint(value) = self { Ok(value) } else { Err(WRONG_TYPE) }
     }
 
     #[allow(clippy::cast_possible_wrap, reason = "protobuf's two's complement")]
-    pub(super) fn int64(self) -> Result<i64, ProtobufError> {
+    pub(crate) fn int64(self) -> Result<i64, ProtobufError> {
         self.varint().map(|value| value as i64)
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "protobuf keeps the low 32 bits, and so does Go")]
-    pub(super) fn int32(self) -> Result<i32, ProtobufError> {
+    pub(crate) fn int32(self) -> Result<i32, ProtobufError> {
         self.varint().map(|value| value as i32)
     }
 
-    pub(super) fn double(self) -> Result<f64, ProtobufError> {
+    pub(crate) fn double(self) -> Result<f64, ProtobufError> {
         if let Self::Fixed64(bits) = self { Ok(f64::from_bits(bits)) } else { Err(WRONG_TYPE) }
     }
 }
@@ -47,11 +47,11 @@ const WRONG_TYPE: ProtobufError = ProtobufError::Malformed("wrong wireType for a
 
 /// What is left of a message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// The next field's number and value; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, ProtobufError> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, ProtobufError> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of up to ten bytes, seven bits each.
-    pub(super) fn varint(&mut self) -> Result<u64, ProtobufError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, ProtobufError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let (first, rest) = self.0.split_first().ok_or(ProtobufError::Truncated)?;

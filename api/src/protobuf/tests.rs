@@ -21,14 +21,14 @@ fn there_and_back(value: &Value) -> Value {
 }
 
 /// Values of every field, from a seed, in the form that decoding gives them.
-struct Maker {
+pub(crate) struct Maker {
     state: u64,
     /// The schemas of kinds: within others they have no `apiVersion` and `kind`.
     kinds: HashSet<&'static str>,
 }
 
 impl Maker {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let schemas = TABLE.kinds().filter_map(|(version, kind)| schema_of(version, kind));
         Self { state: seed | 1, kinds: schemas.filter_map(SchemaRef::name).collect() }
     }
@@ -40,7 +40,7 @@ impl Maker {
         self.state % limit
     }
 
-    fn object(&mut self, version: &str, kind: &str, schema: SchemaRef<'static>) -> Value {
+    pub(crate) fn object(&mut self, version: &str, kind: &str, schema: SchemaRef<'static>) -> Value {
         let mut value = self.value(schema, 0);
         value["apiVersion"] = version.into();
         value["kind"] = kind.into();

@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, str::FromStr};
 
-use super::cursor::{Cursor, Errors};
+use super::{
+    cursor::{Cursor, Errors},
+    environment,
+};
 use crate::{
     names,
     quantity::Quantity,
@@ -11,6 +14,9 @@ use crate::{
 
 /// The kinds of containers in a pod, as the fields that hold them.
 pub(super) const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+/// Why a container that ends before others start has no probes and hooks.
+const BEFORE_OTHERS: &str = "may not be set for init containers without restartPolicy=Always";
 
 /// The places a probe or a hook may call.
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
@@ -39,7 +45,7 @@ fn one(container: &Cursor<'_>, volumes: &HashSet<&str>, list: &str, errors: &mut
     }
     errors.one_of(&container.at("terminationMessagePolicy"), &["File", "FallbackToLogsOnError"]);
     ports(&container.at("ports"), errors);
-    environment(container, errors);
+    environment::variables(container, errors);
     mounts(&container.at("volumeMounts"), volumes, errors);
     resources(&container.at("resources"), errors);
     let runs_on = list == "containers" || container.at("restartPolicy").text() == "Always";
@@ -47,14 +53,58 @@ fn one(container: &Cursor<'_>, volumes: &HashSet<&str>, list: &str, errors: &mut
         let at = container.at(probe);
         match at.is_set() {
             true if runs_on => check_probe(&at, probe, errors),
-            true => errors.forbidden(&at, "may not be set for init containers without restartPolicy=Always"),
+            true if list == "ephemeralContainers" => {
+                errors.forbidden(&at, "cannot be set for an Ephemeral Container");
+            }
+            true => errors.forbidden(&at, BEFORE_OTHERS),
             false => {}
         }
     }
+    if list != "ephemeralContainers" {
+        lifecycle(&container.at("lifecycle"), runs_on, errors);
+    }
+    if list == "ephemeralContainers" {
+        ephemeral(container, errors);
+    } else if container.at("restartPolicy").is_set() && list == "initContainers" {
+        errors.one_of(&container.at("restartPolicy"), &["Always", "Never", "OnFailure"]);
+    }
+    for policy in container.at("resizePolicy").entries() {
+        errors.require(&policy.at("resourceName"), "");
+        if !policy.at("resourceName").is_empty() {
+            errors.one_of(&policy.at("resourceName"), &["cpu", "memory"]);
+        }
+        errors.one_of(&policy.at("restartPolicy"), &["NotRequired", "RestartContainer"]);
+    }
+}
+
+fn lifecycle(lifecycle: &Cursor<'_>, runs_on: bool, errors: &mut Errors) {
+    if lifecycle.is_set() && !runs_on {
+        errors.forbidden(lifecycle, BEFORE_OTHERS);
+        return;
+    }
     for hook in ["postStart", "preStop"] {
-        let at = container.down(&["lifecycle", hook]);
+        let at = lifecycle.at(hook);
         if at.is_set() {
             handler(&at, errors);
+        }
+    }
+}
+
+/// What a container that is added to a running pod cannot have.
+const NOT_EPHEMERAL: [&str; 6] =
+    ["ports", "lifecycle", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules"];
+
+fn ephemeral(container: &Cursor<'_>, errors: &mut Errors) {
+    for field in NOT_EPHEMERAL {
+        if !container.at(field).is_empty() {
+            errors.forbidden(&container.at(field), "cannot be set for an Ephemeral Container");
+        }
+    }
+    for mount in container.at("volumeMounts").entries() {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.at(field).is_empty() {
+                errors.forbidden(&mount.at(field), "cannot be set for an Ephemeral Container");
+            }
         }
     }
 }
@@ -87,44 +137,6 @@ fn host_ports(spec: &Cursor<'_>, errors: &mut Errors) {
         let key = format!("{}/{}/{number}", port.at("protocol").text(), port.at("hostIP").text());
         if !seen.insert(key.clone()) {
             errors.add(FieldError::duplicate(port.at("hostPort").path, key));
-        }
-    }
-}
-
-fn environment(container: &Cursor<'_>, errors: &mut Errors) {
-    for variable in container.at("env").entries() {
-        errors.name(&variable.at("name"), names::env_name);
-        let from = variable.at("valueFrom");
-        if from.is_set() && !variable.at("value").is_empty() {
-            errors.add(FieldError::invalid(from.path.as_str(), "", "may not be specified when `value` is not empty"));
-        }
-        for source in ["configMapKeyRef", "secretKeyRef"] {
-            let reference = from.at(source);
-            if reference.is_set() {
-                errors.require(&reference.at("name"), "");
-                errors.name(&reference.at("key"), names::config_key);
-            }
-        }
-        if from.at("fieldRef").is_set() {
-            errors.require(&from.down(&["fieldRef", "fieldPath"]), "");
-        }
-    }
-    for source in container.at("envFrom").entries() {
-        errors.optional_name(&source.at("prefix"), names::env_name);
-        let (map, secret) = (source.at("configMapRef"), source.at("secretRef"));
-        match (map.is_set(), secret.is_set()) {
-            (false, false) => {
-                let words = "must specify one of: `configMapRef` or `secretRef`";
-                errors.add(FieldError::invalid(source.path.as_str(), "", words));
-            }
-            (true, true) => {
-                errors.add(FieldError::invalid(
-                    source.path.as_str(),
-                    "",
-                    "may not have more than one field specified at a time",
-                ));
-            }
-            _ => errors.name(&if map.is_set() { map } else { secret }.at("name"), names::dns_subdomain),
         }
     }
 }

@@ -91,10 +91,25 @@ fn service_ports(spec: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
+/// What is said of a text that is no address.
+pub(super) const NO_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
+/// What is said of a text that is no network.
+pub(super) const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
 fn ip(at: &Cursor<'_>, errors: &mut Errors) {
     if at.text().parse::<IpAddr>().is_err() {
-        errors.invalid(at, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        errors.invalid(at, NO_IP);
     }
+}
+
+/// A network as text: its address and how many bits of it count.
+pub(super) fn network(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.parse::<u8>().ok().filter(|bits| *bits <= most)?;
+    Some((address, bits))
 }
 
 /// A Namespace.
@@ -119,9 +134,8 @@ pub(super) fn node(object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut E
         }
     }
     for range in spec.at("podCIDRs").entries() {
-        let parts = range.text().split_once('/');
-        if parts.is_none_or(|(address, bits)| address.parse::<IpAddr>().is_err() || bits.parse::<u8>().is_err()) {
-            errors.invalid(&range, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        if network(range.text()).is_none() {
+            errors.invalid(&range, NO_CIDR);
         }
     }
     let Some(before) = old.map(|old| old.at("spec")) else { return };

@@ -32,6 +32,11 @@ impl<'a> Cursor<'a> {
         Cursor { path: format!("{}{dot}{name}", self.path), value: value.filter(|value| !value.is_null()), root: None }
     }
 
+    /// The same value under another path: of the form in which the original keeps it.
+    pub(super) fn under(self, path: String) -> Self {
+        Self { path, ..self }
+    }
+
     /// A field of a field...
     pub(super) fn down(&self, names: &[&str]) -> Cursor<'a> {
         names.iter().fold(self.clone(), |cursor, name| cursor.at(name))

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{
-    containers,
+    affinity, containers,
     cursor::{Cursor, Errors},
-    meta, volumes,
+    meta, security, volumes,
 };
 use crate::{names, status::FieldError};
 
@@ -32,7 +32,10 @@ pub(super) fn pod(pod: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Error
 /// Images may change, but not to nothing.
 fn images(spec: &Cursor<'_>, errors: &mut Errors) {
     for container in containers::LISTS.iter().flat_map(|list| spec.at(list).entries()) {
-        errors.require(&container.at("image"), "");
+        let image = container.at("image");
+        if errors.require(&image, "") && image.text().trim() != image.text() {
+            errors.invalid(&image, "must not have leading or trailing whitespace");
+        }
     }
 }
 
@@ -102,18 +105,15 @@ fn fixed_part(spec: &Value, now: &Value, is_gated: bool) -> Value {
         map.shift_remove("nodeSelector");
         map.shift_remove("affinity");
     }
-    // Ephemeral containers and resources have subresources of their own, which hold their rules.
     if map.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0)
         && now.get("terminationGracePeriodSeconds") == Some(&json!(1))
     {
         map.insert("terminationGracePeriodSeconds".to_owned(), json!(1));
     }
-    map.shift_remove("ephemeralContainers");
     for list in ["containers", "initContainers"] {
         for container in map.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(fields) = container.as_object_mut() {
                 fields.shift_remove("image");
-                fields.shift_remove("resources");
             }
         }
     }
@@ -161,20 +161,18 @@ pub(super) fn pod_spec(spec: &Cursor<'_>, errors: &mut Errors) {
         errors.optional_name(&spec.at(field), rule);
     }
     placement(spec, errors);
+    security::of_pod(spec, errors);
+    addresses(spec, errors);
     host_network(spec, errors);
 }
 
 fn placement(spec: &Cursor<'_>, errors: &mut Errors) {
-    meta::labels(&spec.at("nodeSelector"), errors);
+    affinity::node_labels(&spec.at("nodeSelector"), errors);
+    affinity::affinity(&spec.at("affinity"), errors);
     for toleration in spec.at("tolerations").entries() {
         check_toleration(&toleration, errors);
     }
-    for spread in spec.at("topologySpreadConstraints").entries() {
-        errors.require(&spread.at("topologyKey"), "can not be empty");
-        if spread.at("maxSkew").int().unwrap_or_default() <= 0 {
-            errors.invalid(&spread.at("maxSkew"), "must be greater than zero");
-        }
-    }
+    affinity::spread(&spec.at("topologySpreadConstraints"), errors);
     errors.unique(&spec.at("schedulingGates").entries(), "name");
     for reference in spec.at("imagePullSecrets").entries() {
         errors.require(&reference.at("name"), "");
@@ -197,6 +195,54 @@ fn check_toleration(toleration: &Cursor<'_>, errors: &mut Errors) {
     errors.one_of(&toleration.at("effect"), &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
     if toleration.at("tolerationSeconds").is_set() && toleration.at("effect").text() != "NoExecute" {
         errors.invalid(&toleration.at("effect"), "effect must be 'NoExecute' when `tolerationSeconds` is set");
+    }
+}
+
+/// The limits of the C library's resolver: name servers, search paths, characters of all search paths.
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_CHARS: usize = 2048;
+
+/// How names are resolved in a pod.
+fn addresses(spec: &Cursor<'_>, errors: &mut Errors) {
+    let is_ip = |at: &Cursor<'_>| at.text().parse::<std::net::IpAddr>().is_ok();
+    for alias in spec.at("hostAliases").entries() {
+        let ip = alias.at("ip");
+        if !is_ip(&ip) {
+            errors.add(FieldError::invalid(ip.path.as_str(), ip.text(), super::core::NO_IP));
+        }
+        for host in alias.at("hostnames").entries() {
+            for fault in names::dns_subdomain(host.text()) {
+                errors.add(FieldError::invalid(alias.at("hostnames").path, host.text(), fault));
+            }
+        }
+    }
+    let dns = spec.at("dnsConfig");
+    let (servers, searches) = (dns.at("nameservers"), dns.at("searches"));
+    if servers.entries().len() > MAX_NAMESERVERS {
+        errors.invalid(&servers, &format!("must not have more than {MAX_NAMESERVERS} nameservers"));
+    }
+    for server in servers.entries().iter().filter(|server| !is_ip(server)) {
+        errors.invalid(server, super::core::NO_IP);
+    }
+    let list = searches.entries();
+    if list.len() > MAX_SEARCHES {
+        errors.invalid(&searches, &format!("must not have more than {MAX_SEARCHES} search paths"));
+    }
+    let chars = list.iter().map(|search| search.text().len() + 1).sum::<usize>();
+    if chars > MAX_SEARCH_CHARS + 1 {
+        let words =
+            format!("must not have more than {MAX_SEARCH_CHARS} characters (including spaces) in the search list");
+        errors.invalid(&searches, &words);
+    }
+    for search in list.iter().filter(|search| search.text() != ".") {
+        let text = search.text().strip_suffix('.').unwrap_or(search.text()).replace('_', "-");
+        errors.faults(search, names::dns_subdomain(&text));
+    }
+    for option in dns.at("options").entries() {
+        if option.at("name").is_empty() {
+            errors.add(FieldError::required(option.path.as_str(), "must not be empty"));
+        }
     }
 }
 

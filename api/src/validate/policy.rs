@@ -1,7 +1,9 @@
 //! Kinds that set rules for others: RBAC, network, disruption, scaling, classes.
 
 use super::{
+    core::{NO_CIDR, network},
     cursor::{Cursor, Errors},
+    storage,
     workloads::{int_or_percent, label_selector},
 };
 use crate::{names, status::FieldError};
@@ -170,7 +172,7 @@ fn backend(backend: &Cursor<'_>, errors: &mut Errors) {
     match (service.is_set(), resource.is_set()) {
         (true, true) => errors.invalid(backend, "cannot set both resource and service backends"),
         (false, false) => {
-            errors.add(FieldError::required(backend.path.as_str(), "must specify a service or resource backend"))
+            errors.add(FieldError::required(backend.path.as_str(), "must specify a service or resource backend"));
         }
         (true, false) => {
             errors.name(&service.at("name"), names::dns_1035_label);
@@ -178,7 +180,7 @@ fn backend(backend: &Cursor<'_>, errors: &mut Errors) {
             let number_value = number.int().unwrap_or_default();
             match (name.is_empty(), number_value == 0) {
                 (true, true) => {
-                    errors.add(FieldError::required(service.path.as_str(), "port name or number is required"))
+                    errors.add(FieldError::required(service.path.as_str(), "port name or number is required"));
                 }
                 (false, false) => errors.invalid(&service, "cannot set both port name & port number"),
                 (true, false) => errors.faults(&number, names::port_number(number_value)),
@@ -244,9 +246,40 @@ fn policy_peer(peer: &Cursor<'_>, errors: &mut Errors) {
     match (block.is_set(), selects) {
         (false, false) => errors.add(FieldError::required(peer.path.as_str(), "must specify a peer")),
         (true, true) => errors.forbidden(peer, "may not specify both ipBlock and another peer"),
-        (true, false) => drop(errors.require(&block.at("cidr"), "")),
+        (true, false) => ip_block(&block, errors),
         (false, true) => {}
     }
+}
+
+fn ip_block(block: &Cursor<'_>, errors: &mut Errors) {
+    let cidr = block.at("cidr");
+    if !errors.require(&cidr, "") {
+        return;
+    }
+    let Some((address, bits)) = network(cidr.text()) else {
+        errors.invalid(&cidr, NO_CIDR);
+        return;
+    };
+    for except in block.at("except").entries() {
+        match network(except.text()) {
+            None => errors.invalid(&except, NO_CIDR),
+            Some((inner, inner_bits)) if inner_bits <= bits || !contains(address, bits, inner) => {
+                errors.invalid(&except, "must be a strict subset of `cidr`");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Whether a network has an address.
+fn contains(network: std::net::IpAddr, bits: u8, address: std::net::IpAddr) -> bool {
+    let (a, b, width) = match (network, address) {
+        (std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+        (std::net::IpAddr::V6(a), std::net::IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128_u8),
+        _ => return false,
+    };
+    let shift = u32::from(width - bits.min(width));
+    a.checked_shr(shift).unwrap_or_default() == b.checked_shr(shift).unwrap_or_default()
 }
 
 /// A RuntimeClass keeps its handler.
@@ -280,7 +313,12 @@ pub(super) fn priority_class(object: &Cursor<'_>, old: Option<&Cursor<'_>>, erro
 
 /// A StorageClass keeps all but its labels and topologies.
 pub(super) fn storage_class(object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
-    errors.require(&object.at("provisioner"), "");
+    let provisioner = object.at("provisioner");
+    if errors.require(&provisioner, "") {
+        errors.faults(&provisioner, names::qualified_name(&provisioner.text().to_lowercase()));
+    }
+    storage::parameters(&object.at("parameters"), errors);
+    storage::topologies(&object.at("allowedTopologies"), errors);
     errors.one_of(&object.at("reclaimPolicy"), &["Delete", "Retain"]);
     errors.one_of(&object.at("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
     let Some(old) = old else { return };

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use super::{
+    affinity,
     containers::{amount, inner_path},
     cursor::{Cursor, Errors},
+    environment::{Use, field_ref, resource_ref},
     pods,
 };
 use crate::{names, status::FieldError};
@@ -58,11 +60,11 @@ fn source(volume: &Cursor<'_>, errors: &mut Errors) {
         }
     }
     for kind in ["secret", "configMap", "downwardAPI"] {
-        files(&volume.at(kind), errors);
+        files(&volume.at(kind), kind == "downwardAPI", errors);
     }
     for projected in volume.down(&["projected", "sources"]).entries() {
         for kind in ["secret", "configMap", "downwardAPI"] {
-            files(&projected.at(kind), errors);
+            files(&projected.at(kind), kind == "downwardAPI", errors);
         }
         let token = projected.at("serviceAccountToken");
         if token.is_set() {
@@ -78,7 +80,7 @@ fn source(volume: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-fn files(source: &Cursor<'_>, errors: &mut Errors) {
+fn files(source: &Cursor<'_>, is_downward: bool, errors: &mut Errors) {
     let mode = |at: &Cursor<'_>, errors: &mut Errors| {
         if at.int().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
             errors.invalid(at, "must be a number between 0 and 0777 (octal), both inclusive");
@@ -90,9 +92,25 @@ fn files(source: &Cursor<'_>, errors: &mut Errors) {
         if errors.require(&item.at("path"), "") {
             inner_path(&item.at("path"), errors);
         }
-        if !item.at("fieldRef").is_set() && !item.at("resourceFieldRef").is_set() {
-            errors.require(&item.at("key"), "");
+        match is_downward {
+            true => downward(&item, errors),
+            false => drop(errors.require(&item.at("key"), "")),
         }
+    }
+}
+
+/// A file that tells of the pod itself.
+fn downward(item: &Cursor<'_>, errors: &mut Errors) {
+    let (field, resource) = (item.at("fieldRef"), item.at("resourceFieldRef"));
+    if field.is_set() {
+        field_ref(&field, Use::File, errors);
+        if resource.is_set() {
+            errors.invalid(item, "fieldRef and resourceFieldRef can not be specified simultaneously");
+        }
+    } else if resource.is_set() {
+        resource_ref(&resource, Use::File, errors);
+    } else {
+        errors.add(FieldError::required(item.at("fieldRef").path, "one of fieldRef and resourceFieldRef is required"));
     }
 }
 
@@ -119,6 +137,24 @@ pub(super) fn persistent_volume(volume: &Cursor<'_>, old: Option<&Cursor<'_>>, e
         [_, second, ..] => errors.forbidden(&spec.at(second), "may not specify more than 1 volume type"),
     }
     errors.one_of(&spec.at("persistentVolumeReclaimPolicy"), &["Delete", "Recycle", "Retain"]);
+    errors.optional_name(&spec.at("storageClassName"), names::dns_subdomain);
+    errors.one_of(&spec.at("volumeMode"), &["Block", "Filesystem"]);
+    let required = spec.down(&["nodeAffinity", "required"]);
+    if required.is_set() {
+        affinity::node_selector(&required, errors);
+    } else if spec.at("nodeAffinity").is_set() {
+        errors.add(FieldError::required(required.path.as_str(), "must specify required node constraints"));
+    }
+    if spec.at("local").is_set() {
+        errors.require(&spec.down(&["local", "path"]), "");
+        if !required.is_set() {
+            errors.add(FieldError::required(spec.at("nodeAffinity").path, "Local volume requires node affinity"));
+        }
+    }
+    let amount_of_storage = spec.down(&["capacity", "storage"]);
+    if amount(&amount_of_storage).is_some_and(|size| size.is_negative() || size.is_zero()) {
+        errors.invalid(&amount_of_storage, "must be greater than zero");
+    }
     if let Some(before) = old.map(|old| old.at("spec")) {
         for name in sources {
             if spec.at(name).value != before.at(name).value {

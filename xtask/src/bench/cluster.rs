@@ -15,8 +15,18 @@ use skiff_client::{
     https::{Config, Https, Identity},
 };
 
+use super::wire::Target;
+
 /// How long a start or an end may take at most.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the administrator's kubeconfig holds.
+struct Kubeconfig {
+    url: String,
+    ca: String,
+    certificate: String,
+    key: String,
+}
 
 /// A `skiff dev`.
 pub(super) struct Cluster {
@@ -97,6 +107,33 @@ impl Cluster {
 
     /// The administrator's client.
     pub(super) fn client(&self) -> Result<Client> {
+        let Kubeconfig { url, ca, certificate, key } = self.kubeconfig()?;
+        let transport = Https::new(&Config {
+            server_url: url,
+            server_ca: ca,
+            identity: Identity::Certificate { certificate, key },
+            user_agent: "skiff-bench".to_owned(),
+        })?;
+        Ok(Client::new(Arc::clone(&transport) as Arc<dyn skiff_client::Transport>))
+    }
+
+    /// The API server as the load generator reaches it, as the administrator.
+    pub(super) fn target(&self) -> Result<Target> {
+        let Kubeconfig { ca, certificate, key, .. } = self.kubeconfig()?;
+        Target::new(([127, 0, 0, 1], self.port).into(), &ca, Some((&certificate, &key)), None)
+    }
+
+    /// The same with a token.
+    pub(super) fn target_with_token(&self, token: String) -> Result<Target> {
+        Target::new(([127, 0, 0, 1], self.port).into(), &self.kubeconfig()?.ca, None, Some(token))
+    }
+
+    /// The process that was started: control plane and node agent in one.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    fn kubeconfig(&self) -> Result<Kubeconfig> {
         let text = fs::read_to_string(self.data_dir().join("kubeconfig")).context("reading the kubeconfig")?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
@@ -106,15 +143,12 @@ impl Cluster {
             let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, field(name)?)?;
             Ok(String::from_utf8(decoded)?)
         };
-        let identity =
-            Identity::Certificate { certificate: pem("client-certificate-data")?, key: pem("client-key-data")? };
-        let transport = Https::new(&Config {
-            server_url: field("server")?.to_owned(),
-            server_ca: pem("certificate-authority-data")?,
-            identity,
-            user_agent: "skiff-bench".to_owned(),
-        })?;
-        Ok(Client::new(Arc::clone(&transport) as Arc<dyn skiff_client::Transport>))
+        Ok(Kubeconfig {
+            url: field("server")?.to_owned(),
+            ca: pem("certificate-authority-data")?,
+            certificate: pem("client-certificate-data")?,
+            key: pem("client-key-data")?,
+        })
     }
 
     fn data_dir(&self) -> PathBuf {

@@ -1,9 +1,12 @@
 //! `cargo xtask bench`: the numbers that skiff promises, measured on a release build, each beside its target.
 
+mod api;
 mod cluster;
+mod fanout;
 mod memory;
 mod pods;
 mod store;
+mod wire;
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -33,6 +36,8 @@ pub(crate) struct Args {
 enum Part {
     /// The store and the watch cache alone.
     Store,
+    /// Requests, lists and watches of the API server over TLS.
+    Api,
 }
 
 /// How long an idle cluster settles before its memory and CPU are read.
@@ -52,6 +57,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return store::run();
     }
     let binary = args.binary.clone().map_or_else(build, Ok)?;
+    if let Some(Part::Api) = args.part {
+        return api::run(&binary);
+    }
     let runtime = tokio::runtime::Runtime::new().context("starting the asynchronous runtime")?;
     let mut lines = start_up(&binary, args.rounds)?;
     let mut cluster = Cluster::new(&binary)?;

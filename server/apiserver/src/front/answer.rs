@@ -6,7 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use skiff_api::{kinds::ResourceDef, protobuf, request::Request, status::ApiError, table::IncludeObject, wire::Entry};
+use skiff_api::{
+    kinds::ResourceDef,
+    protobuf,
+    request::Request,
+    status::{ApiError, FieldError},
+    table::IncludeObject,
+    wire::Entry,
+};
 use skiff_client::List;
 
 use super::{
@@ -34,13 +41,18 @@ pub struct Context {
 
 impl Context {
     /// For a request on a resource that `def` describes.
-    pub fn new(request: &Request, def: Option<Arc<ResourceDef>>, form: Form) -> Self {
+    pub fn new(request: &Request, def: Option<Arc<ResourceDef>>, form: Form) -> Result<Self, ApiError> {
         let gvr = &request.resource;
         let api_version =
             if gvr.group.is_empty() { gvr.version.clone() } else { format!("{}/{}", gvr.group, gvr.version) };
         let include = request.options.other.iter().find(|(name, _)| name == "includeObject");
-        let include = include.and_then(|(_, value)| IncludeObject::parse(value)).unwrap_or_default();
-        Self { form, def, api_version, include, now: jiff::Timestamp::now() }
+        let include = match include.filter(|(_, value)| !value.is_empty()) {
+            Some((_, value)) if matches!(form.shape, Shape::Table { .. }) => {
+                IncludeObject::parse(value).ok_or_else(|| no_such_part(value))?
+            }
+            _ => IncludeObject::default(),
+        };
+        Ok(Self { form, def, api_version, include, now: jiff::Timestamp::now() })
     }
 
     /// The kind of the objects.
@@ -55,6 +67,11 @@ impl Context {
             _ => "meta.k8s.io/v1",
         }
     }
+}
+
+fn no_such_part(value: &str) -> ApiError {
+    let why = FieldError::invalid("includeObject", value, "must be 'Metadata', 'Object', 'None', or empty");
+    ApiError::bad_request(format!("Unable to convert to Table as requested: includeObject: {}", why.body()))
 }
 
 /// An answer to anything but a watch as HTTP.
@@ -84,7 +101,7 @@ fn object(status: u16, entry: &Arc<Entry>, context: &Context) -> Result<Reply, A
 }
 
 /// A list's metadata.
-fn metadata(revision: &str, continue_token: Option<&str>, remaining: Option<usize>) -> String {
+pub fn metadata(revision: &str, continue_token: Option<&str>, remaining: Option<usize>) -> String {
     let mut text = format!("{{\"resourceVersion\":\"{revision}\"");
     if let Some(token) = continue_token {
         // A JSON string of any text.

@@ -27,6 +27,8 @@ pub trait Catalog: Send + Sync + 'static {
 pub enum DocumentForm {
     /// `application/json`: `APIGroupList`, `APIResourceList`, OpenAPI.
     Plain,
+    /// Protobuf (`/openapi/v2` alone).
+    Protobuf,
     /// `APIGroupDiscoveryList` of `apidiscovery.k8s.io/v2` (`/api` and `/apis` alone).
     Aggregated,
 }
@@ -34,7 +36,7 @@ pub enum DocumentForm {
 /// A document about kinds.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// JSON.
+    /// JSON, or what was asked for.
     pub body: Bytes,
     /// A digest of the body in hexadecimal digits: its ETag, without quotes.
     pub digest: Arc<str>,
@@ -72,7 +74,7 @@ impl KindsCatalog {
         match (segments.as_slice(), form) {
             (["api"], DocumentForm::Aggregated) => Some(discovery::aggregated_core(kinds)),
             (["apis"], DocumentForm::Aggregated) => Some(discovery::aggregated_groups(kinds)),
-            (_, DocumentForm::Aggregated) => None,
+            (_, DocumentForm::Aggregated | DocumentForm::Protobuf) => None,
             (["api"], _) => Some(discovery::core_versions(kinds, &self.address)),
             (["apis"], _) => Some(discovery::group_list(kinds)),
             (["api", version], _) => discovery::resource_list(kinds, "", version),
@@ -83,8 +85,11 @@ impl KindsCatalog {
     }
 
     /// An OpenAPI document. Large and seldom asked for (clients keep them by their hash): made for each request.
-    fn openapi(&self, segments: &[&str]) -> Option<Document> {
+    fn openapi(&self, segments: &[&str], form: DocumentForm) -> Option<Document> {
         let kinds = self.kinds;
+        if form == DocumentForm::Protobuf {
+            return (segments == ["v2"]).then(|| Document::new(openapi::v2_protobuf(kinds)));
+        }
         let of_version = |group: &str, version: &str| {
             let body = openapi::v3_document(kinds, group, version)?;
             Some(Document { body: body.into(), digest: openapi::v3_builtin_hash(group, version).into() })
@@ -106,7 +111,7 @@ impl Catalog for KindsCatalog {
 
     fn document(&self, path: &str, form: DocumentForm) -> Option<Document> {
         if let Some(rest) = path.strip_prefix("/openapi/") {
-            return self.openapi(&rest.split('/').collect::<Vec<_>>());
+            return self.openapi(&rest.split('/').collect::<Vec<_>>(), form);
         }
         let key = (path.to_owned(), form);
         if let Some(document) = self.made.read().get(&key) {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use serde_json::json;
 use skiff_api::{
+    openapi,
     status::{ApiError, Reason},
     user::UserInfo,
 };
@@ -111,6 +112,10 @@ fn documents(front: &Front, parts: &Parts, path: &str) -> Option<Result<Reply, A
         }
         return Some(reply);
     }
+    if trimmed == "/openapi/v2" && wants_protobuf(&parts.headers) {
+        let document = front.catalog.document(trimmed, DocumentForm::Protobuf)?;
+        return Some(Ok(tagged(&document, openapi::V2_MEDIA_TYPE, parts)));
+    }
     let document = front.catalog.document(trimmed, DocumentForm::Plain)?;
     match trimmed.strip_prefix("/openapi/") {
         Some("v2" | "v3") => Some(Ok(tagged(&document, "application/json", parts))),
@@ -127,6 +132,12 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
             && clause.param("g") == "apidiscovery.k8s.io"
             && clause.param("v") == "v2"
     })
+}
+
+/// Whether an OpenAPI document is wanted in protobuf.
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let first = clauses(headers).into_iter().next();
+    first.is_some_and(|clause| clause.matches(openapi::V2_MEDIA_TYPE) && !clause.matches("application/json"))
 }
 
 /// A document with its ETag; 304 for a client that has it.

@@ -21,7 +21,7 @@ use super::{
     connect,
     limits::{MAX_BODY_BYTES, MAX_MANAGER_CHARS, REQUEST_TIMEOUT, SMALL_BODY_BYTES},
     metrics::{Label, Running},
-    negotiate::{RESOURCE_OFFER, WATCH_OFFER, negotiate},
+    negotiate::{Offer, RESOURCE_OFFER, WATCH_OFFER, negotiate},
     respond::{Reply, add_warnings, reply},
     timed_out, watch,
 };
@@ -69,8 +69,10 @@ async fn once(
 ) -> Result<Reply, ApiError> {
     let headers = &call.parts.headers;
     let offer = RESOURCE_OFFER.whole_protobuf(offers_protobuf(headers, def.as_deref()));
+    // What is only answered and never stored has no metadata and no table.
+    let offer = Offer { shapes: def.as_ref().is_none_or(|def| def.stored), ..offer };
     let form = negotiate(headers, call.parts.uri.query(), offer)?;
-    let context = Context::new(&request, def, form);
+    let context = Context::new(&request, def, form)?;
     if request.verb == Verb::Get || request.verb == Verb::List {
         let answered = front.dispatch.dispatch(user, request).await?;
         return answer::encode(answered, &context);
@@ -179,7 +181,7 @@ async fn watch_reply(
 ) -> Result<Reply, ApiError> {
     let offer = WATCH_OFFER.whole_protobuf(offers_protobuf(&call.parts.headers, def.as_deref()));
     let form = negotiate(&call.parts.headers, call.parts.uri.query(), offer)?;
-    let context = Context::new(&request, def, form);
+    let context = Context::new(&request, def, form)?;
     let turn = front.long_running_turn()?;
     let running = front.metrics.running(&call.label);
     #[allow(clippy::cast_possible_truncation, reason = "any 64 of the random bits")]

@@ -98,7 +98,9 @@ pub fn error(error: &ApiError, headers: &HeaderMap, query: Option<&str>) -> Repl
 /// After how many seconds the client may try again, where the error says so.
 fn retry_after(error: &ApiError) -> Option<u64> {
     let asked = error.details.get("retryAfterSeconds").and_then(Value::as_u64);
-    asked.filter(|seconds| *seconds > 0).or((error.reason == Reason::TooManyRequests).then_some(1))
+    let asked = asked.or((error.reason == Reason::TooManyRequests).then_some(1));
+    // 0 is for when nobody knows: clients wait as long as they think fit.
+    asked.filter(|seconds| *seconds > 0)
 }
 
 /// Adds the `Warning` headers (RFC 7234: code, agent, quoted text), as many as fit.

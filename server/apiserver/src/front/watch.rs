@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    answer::{Context, partial},
+    answer::{Context, metadata, partial},
     limits::{CHUNK_BYTES, MIN_WATCH},
     negotiate::{Encoding, Shape},
     table::Tabulator,
@@ -50,27 +50,28 @@ impl Framer {
     /// Appends an event's frame.
     pub fn event(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), ApiError> {
         match event {
-            WatchEvent::Added(entry) => self.object("ADDED", &entry.json, out),
-            WatchEvent::Modified(entry) => self.object("MODIFIED", &entry.json, out),
-            WatchEvent::Deleted(entry) => self.object("DELETED", &entry.json, out),
+            WatchEvent::Added(entry) => self.object("ADDED", &entry.json, entry.resource_version, out),
+            WatchEvent::Modified(entry) => self.object("MODIFIED", &entry.json, entry.resource_version, out),
+            WatchEvent::Deleted(entry) => self.object("DELETED", &entry.json, entry.resource_version, out),
             WatchEvent::Bookmark { resource_version, initial_events_end } => {
                 let mark = if *initial_events_end { INITIAL_EVENTS_END } else { "" };
                 let (kind, version) = (self.context.kind(), &self.context.api_version);
                 let object = format!(
                     r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"resourceVersion":"{resource_version}"{mark}}}}}"#
                 );
-                self.object("BOOKMARK", &object.into(), out)
+                self.object("BOOKMARK", &object.into(), *resource_version, out)
             }
         }
     }
 
-    fn object(&mut self, kind: &str, json: &Bytes, out: &mut Vec<u8>) -> Result<(), ApiError> {
+    fn object(&mut self, kind: &str, json: &Bytes, revision: u64, out: &mut Vec<u8>) -> Result<(), ApiError> {
         match self.context.form.shape {
             Shape::Whole => self.frame(kind, json, out)?,
             Shape::Partial { .. } => self.frame(kind, &partial(json, self.context.meta_version())?, out)?,
             Shape::Table { .. } => {
                 let tabulator = Tabulator::new(&self.context)?;
-                let mut table = tabulator.head("{}", !self.columns_sent).into_bytes();
+                let mut table =
+                    tabulator.head(&metadata(&revision.to_string(), None, None), !self.columns_sent).into_bytes();
                 self.columns_sent = true;
                 table.extend_from_slice(&tabulator.row(json)?);
                 table.extend_from_slice(b"]}");

@@ -160,7 +160,7 @@ impl<'a> Call<'a> {
 
     /// An entry in the version that was asked for: as it is, in nearly all cases.
     pub(super) fn present(&self, entry: Arc<Entry>) -> Result<Arc<Entry>, ApiError> {
-        forms::present(entry, &self.def)
+        forms::Presenter::new(&self.def).present(entry)
     }
 
     /// One compare-and-swap: `old` with its entry is what must be there, `new` what takes its place. What the context

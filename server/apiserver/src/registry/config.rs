@@ -17,7 +17,7 @@ pub(super) const MAX_NAME_TRIES: usize = 8;
 pub(super) const COLLECTION_CONCURRENCY: usize = 32;
 
 /// The longest `fieldManager`.
-pub(super) const MAX_FIELD_MANAGER_CHARS: usize = 128;
+pub(super) const MAX_FIELD_MANAGER_BYTES: usize = 128;
 
 /// The longest `continue` token; real ones hold a revision, a namespace and a name.
 pub(super) const MAX_TOKEN_BYTES: usize = 2048;

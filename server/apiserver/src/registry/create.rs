@@ -1,8 +1,10 @@
 //! `create`.
 
+use serde_json::json;
 use skiff_api::{
     object::Object,
     status::{ApiError, FieldError},
+    warn,
 };
 
 use super::{
@@ -25,6 +27,7 @@ pub(super) async fn create_object(call: &Call<'_>, mut object: Object) -> Result
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
     meta::place(&call.def, &mut object, call.namespace())?;
+    call.warn(meta::dedup_owners(&mut object));
     let base = object.str_at(&["metadata", "generateName"]).unwrap_or_default().to_owned();
     if !object.name().is_empty() || base.is_empty() {
         let name = object.name().to_owned();
@@ -39,7 +42,9 @@ pub(super) async fn create_object(call: &Call<'_>, mut object: Object) -> Result
             return Ok(written);
         }
     }
-    Err(exists(call, &name))
+    let details = json!({"name": name, "kind": call.def.resource, "group": call.def.gvk.group, "retryAfterSeconds": 1});
+    let message = format!("{}, the server was not able to generate a unique name for the object", exists(call, &name));
+    Err(ApiError { details, message, ..exists(call, &name) })
 }
 
 /// 409: an object of that name is there.
@@ -68,6 +73,7 @@ async fn try_create(call: &Call<'_>, mut object: Object) -> Result<Option<Writte
     let mut errors = std::mem::take(&mut cx.errors);
     forms::add_errors(&mut errors, forms::validate_create(call, &object));
     refuse_invalid(call, &name, &errors)?;
+    call.warn(warn::of_write(&call.def, &object, None));
     admission::validate(call.registry, &write, &object)?;
     let _turn = quota::charge(call, &write, &object).await?;
     forms::track(call, &mut object, None)?;

@@ -174,7 +174,8 @@ pub(super) async fn delete_collection(call: &Call<'_>) -> Result<Answer, ApiErro
     if let Some(error) = results.into_iter().filter_map(Result::err).find(|error| error.reason != Reason::NotFound) {
         return Err(error);
     }
-    let entries = entries.into_iter().map(|entry| call.present(entry)).collect::<Result<_, _>>()?;
+    let presenter = forms::Presenter::new(&call.def);
+    let entries = entries.into_iter().map(|entry| presenter.present(entry)).collect::<Result<_, _>>()?;
     Ok(Answer::List { list: List { resource_version: revision, entries, continue_token: None }, remaining: None })
 }
 

@@ -17,8 +17,8 @@ use skiff_api::{
     wire::Entry,
 };
 
-use super::call::Call;
-use crate::strategy::Part;
+use super::{call::Call, patches};
+use crate::strategy::{Part, qos_class};
 
 /// Who is said to manage what was written by a client that did not say who it is.
 const UNKNOWN_MANAGER: &str = "unknown";
@@ -44,12 +44,12 @@ pub(super) fn scale() -> GroupVersionKind {
 }
 
 /// The form of a kind's objects. The place of custom resources' own schemas is here.
-fn form(gvk: &GroupVersionKind) -> Result<Form<'static>, ApiError> {
+pub(super) fn form(gvk: &GroupVersionKind) -> Result<Form<'static>, ApiError> {
     Form::builtin(gvk).ok_or_else(|| ApiError::internal(format!("{} has no schema", gvk.kind)))
 }
 
 /// What the client wants done about unknown fields.
-fn field_validation(request: &Request) -> Result<FieldValidation, ApiError> {
+pub(super) fn field_validation(request: &Request) -> Result<FieldValidation, ApiError> {
     FieldValidation::parse(request.options.field_validation.as_deref())
 }
 
@@ -81,10 +81,10 @@ pub(super) fn patched_as(call: &Call<'_>, old: &Object, gvk: &GroupVersionKind) 
         return applied(call, Some(old), gvk);
     }
     let patched = patch::apply(request.content_type, gvk, old, &request.body)?;
-    shaped(call, patched, gvk)
+    patches::checked(call, patched, gvk)
 }
 
-/// What a patch made, as an object of its kind, with defaults.
+/// What an apply made, as an object of its kind, with defaults.
 fn shaped(call: &Call<'_>, object: Object, gvk: &GroupVersionKind) -> Result<Object, ApiError> {
     let parsed = Parsed { value: Value::Object(object.0), duplicates: Vec::new() };
     let decoded = decode::decode_value(parsed, gvk, form(gvk)?, field_validation(call.request)?)?;
@@ -102,15 +102,15 @@ pub(super) fn applied_new(call: &Call<'_>) -> Result<Object, ApiError> {
 /// What an object becomes by the apply in the body. What is applied is taken as it was sent: what decoding adds is not
 /// the client's, and is not to be managed by it.
 fn applied(call: &Call<'_>, live: Option<&Object>, gvk: &GroupVersionKind) -> Result<Object, ApiError> {
-    let request = call.request;
-    let checked = decode::decode(&request.body, request.content_type, gvk, form(gvk)?, field_validation(request)?)?;
-    call.warn(checked.warnings);
-    let parsed = decode::parse(&request.body, true).map_err(|why| ApiError::bad_request(why.to_string()))?;
-    let mut sent = Object(parsed.value.as_object().cloned().unwrap_or_default());
-    sent.set_at(&["apiVersion"], gvk.api_version());
-    sent.set_at(&["kind"], gvk.kind.as_str());
-    let object = apply::apply(&managed(call)?, live, &sent, request.options.force.unwrap_or_default())?;
+    let sent = patches::applied_body(call, gvk)?;
+    let object = apply_object(call, live, &sent.object)?;
+    sent.check(call)?;
     shaped(call, object, gvk)
+}
+
+/// What an object becomes when a manager applies what it wants of it.
+pub(super) fn apply_object(call: &Call<'_>, live: Option<&Object>, wanted: &Object) -> Result<Object, ApiError> {
+    apply::apply(&managed(call)?, live, wanted, call.request.options.force.unwrap_or_default())
 }
 
 /// The write as far as the management of fields is concerned.
@@ -137,13 +137,14 @@ pub(super) fn validate_create(call: &Call<'_>, object: &Object) -> Vec<FieldErro
     validate::create(&call.def, object)
 }
 
-/// What is wrong with a changed object. A part of a pod that has a subresource of its own is not held to the rule by
-/// which the rest of the pod may not change it, and what the server itself changes is held to none.
+/// What is wrong with a changed object. A part of a pod that has a subresource of its own has its own rules, and what
+/// the server itself changes is held to none.
 pub(super) fn validate_update(call: &Call<'_>, object: &Object, old: &Object, part: Part) -> Vec<FieldError> {
     match part {
         Part::Whole => Vec::new(),
-        Part::Only(_) | Part::Resize if call.def.gvk.kind == "Pod" => Vec::new(),
-        Part::Main | Part::Status | Part::Only(_) | Part::Resize => validate::update(&call.def, object, old),
+        Part::Only(_) if call.def.gvk.kind == "Pod" => validate::ephemeral_containers(object, old),
+        Part::Resize => validate::resize(object, old, qos_class(object), qos_class(old)),
+        Part::Main | Part::Status | Part::Only(_) => validate::update(&call.def, object, old),
     }
 }
 
@@ -169,14 +170,23 @@ fn has_twin(kinds: &Kinds, def: &ResourceDef) -> bool {
     kinds.stored_as(&def.storage).is_some_and(|stored| stored.gvk != def.gvk)
 }
 
-/// An entry in the version of a resource: as it is, in nearly all cases.
-pub(super) fn present(entry: Arc<Entry>, def: &ResourceDef) -> Result<Arc<Entry>, ApiError> {
-    if !has_twin(Kinds::builtin(), def) {
-        return Ok(entry);
+/// Gives entries in the version of a resource. Made once for a list or a watch: whether there is anything to do is a
+/// question to the whole table of kinds.
+pub(super) struct Presenter(Option<Arc<ResourceDef>>);
+
+impl Presenter {
+    /// For answers about a resource.
+    pub(super) fn new(def: &Arc<ResourceDef>) -> Self {
+        Self(has_twin(Kinds::builtin(), def).then(|| Arc::clone(def)))
     }
-    let object = convert::to_version(entry.object().map_err(ApiError::internal)?, &def.gvk);
-    let (resource_version, head) = (entry.resource_version, entry.head.clone());
-    Ok(Arc::new(Entry { resource_version, head, json: object.to_vec().into() }))
+
+    /// An entry in that version: as it is, in nearly all cases.
+    pub(super) fn present(&self, entry: Arc<Entry>) -> Result<Arc<Entry>, ApiError> {
+        let Some(def) = &self.0 else { return Ok(entry) };
+        let object = convert::to_version(entry.object().map_err(ApiError::internal)?, &def.gvk);
+        let (resource_version, head) = (entry.resource_version, entry.head.clone());
+        Ok(Arc::new(Entry { resource_version, head, json: object.to_vec().into() }))
+    }
 }
 
 /// An object in the version in which objects of its resource are stored.

@@ -1,6 +1,7 @@
 //! The metadata that the server owns.
 
 use jiff::Timestamp;
+use serde_json::Value;
 use skiff_api::{kinds::ResourceDef, object::Object, status::ApiError};
 use uuid::Uuid;
 
@@ -49,6 +50,32 @@ pub(super) fn place(def: &ResourceDef, object: &mut Object, namespace: &str) -> 
             "the namespace of the provided object does not match the namespace sent on the request",
         )),
     }
+}
+
+/// Takes owners that are named twice out of an object; what its writer is warned of, if there were any.
+pub(super) fn dedup_owners(object: &mut Object) -> Option<String> {
+    let owners = object.at(&["metadata", "ownerReferences"]).and_then(Value::as_array)?;
+    let mut once: Vec<&Value> = Vec::with_capacity(owners.len());
+    let mut twice: Vec<&str> = Vec::new();
+    for owner in owners {
+        if once.contains(&owner) {
+            twice.push(owner["uid"].as_str().unwrap_or_default());
+        } else {
+            once.push(owner);
+        }
+    }
+    if twice.is_empty() {
+        return None;
+    }
+    twice.dedup();
+    let warning = format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+         reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        twice.join(", ")
+    );
+    let once: Vec<Value> = once.into_iter().cloned().collect();
+    object.set_at(&["metadata", "ownerReferences"], once);
+    Some(warning)
 }
 
 /// Gives a new object what the server gives to every object.

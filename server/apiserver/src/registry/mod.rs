@@ -20,6 +20,7 @@ mod list_options;
 pub mod meta;
 mod options;
 mod patch;
+mod patches;
 mod queues;
 mod quota;
 mod read;

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use skiff_api::{
     request::{ContentType, Request, Verb},
-    status::{ApiError, FieldError},
+    status::{ApiError, FieldError, FieldErrorKind},
 };
 
-use super::{config::MAX_FIELD_MANAGER_CHARS, reads};
+use super::{config::MAX_FIELD_MANAGER_BYTES, reads};
 
 /// The group that errors in options are told of.
 pub(super) const META_GROUP: &str = "meta.k8s.io";
@@ -37,15 +37,22 @@ fn patch_errors(request: &Request) -> Option<FieldError> {
         .then(|| FieldError::forbidden("force", "may not be specified for non-apply patch"))
 }
 
+/// About what Go's `unicode.IsPrint` says.
+fn prints(letter: char) -> bool {
+    letter == ' ' || !(letter.is_control() || letter.is_whitespace())
+}
+
 /// What is wrong with `fieldManager` and `fieldValidation`.
 fn field_errors(request: &Request) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let manager = request.options.field_manager.as_deref().unwrap_or_default();
-    if manager.chars().count() > MAX_FIELD_MANAGER_CHARS {
-        let why = format!("may not be more than {MAX_FIELD_MANAGER_CHARS} bytes");
-        errors.push(FieldError { detail: why, ..FieldError::invalid("fieldManager", manager, "") });
-    } else if manager.chars().any(char::is_control) {
-        errors.push(FieldError::invalid("fieldManager", manager, "should only contain printable characters"));
+    if manager.len() > MAX_FIELD_MANAGER_BYTES {
+        let detail = format!("may not be more than {MAX_FIELD_MANAGER_BYTES} bytes");
+        errors.push(FieldError { kind: FieldErrorKind::TooLong, detail, ..FieldError::required("fieldManager", "") });
+    }
+    for (at, odd) in manager.char_indices().filter(|(_, letter)| !prints(*letter)) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(odd));
+        errors.push(FieldError::invalid("fieldManager", manager, why));
     }
     let validation = request.options.field_validation.as_deref().unwrap_or_default();
     if !["", "Ignore", "Warn", "Strict"].contains(&validation) {

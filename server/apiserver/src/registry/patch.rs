@@ -39,6 +39,13 @@ pub(super) async fn patch(call: &Call<'_>, part: Part) -> Result<Answer, ApiErro
         return Err(call.not_found(call.name()));
     }
     let mut object = forms::applied_new(call)?;
+    if !object.uid().is_empty() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+            object.uid()
+        );
+        return Err(call.conflict(call.name(), &why));
+    }
     meta::check_name(&mut object, call.name())?;
     create::create_object(call, object).await?.answer(call, 201)
 }

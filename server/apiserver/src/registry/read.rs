@@ -113,7 +113,8 @@ fn to_answer(call: &Call<'_>, page: Page, counts: bool) -> Result<Answer, ApiErr
         Token { revision: Some(page.revision), after }.encode()
     });
     let remaining = page.remaining.filter(|_| counts && page.more);
-    let entries = page.entries.into_iter().map(|entry| call.present(entry)).collect::<Result<_, _>>()?;
+    let presenter = forms::Presenter::new(&call.def);
+    let entries = page.entries.into_iter().map(|entry| presenter.present(entry)).collect::<Result<_, _>>()?;
     let list = List { resource_version: page.revision, entries, continue_token };
     Ok(Answer::List { list, remaining })
 }

@@ -5,6 +5,7 @@ use skiff_api::{
     request::{Request, Verb},
     status::{ApiError, Reason},
     user::UserInfo,
+    warn,
 };
 
 use super::{Answer, Answered, Registry, call::Call, create, delete, options, patch, read, sub, update, watch};
@@ -51,6 +52,7 @@ pub(super) async fn answer(registry: &Registry, user: &UserInfo, request: &Reque
     check_place(&def, request)?;
     let dry_run = options::check(request)?;
     let call = Call::new(registry, user, def, request, dry_run);
+    call.warn(warn::of_resource(&call.def).map(str::to_owned));
     let answer = match request.subresource.as_deref() {
         None if !call.def.stored => sub::unstored(&call).await?,
         None => on_resource(&call).await?,

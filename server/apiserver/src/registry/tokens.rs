@@ -1,6 +1,6 @@
 //! `continue` tokens: opaque to clients, a revision and the last key given to the server.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{DecodeError, Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use skiff_api::status::ApiError;
 
@@ -25,6 +25,15 @@ fn invalid(why: &str) -> ApiError {
     ApiError::bad_request(format!("continue key is not valid: {why}"))
 }
 
+fn not_base64(error: &DecodeError) -> String {
+    let at = match error {
+        DecodeError::InvalidByte(at, _) => *at,
+        DecodeError::InvalidLength(len) => len.saturating_sub(1),
+        _ => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
+}
+
 impl Token {
     /// The token as text.
     pub(super) fn encode(&self) -> String {
@@ -39,7 +48,7 @@ impl Token {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(invalid("it is too long"));
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(&error.to_string()))?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(&not_base64(&error)))?;
         let token: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
         if token["v"] != VERSION {
             return Err(invalid(&format!("server does not recognize this encoded version {}", token["v"])));

@@ -3,6 +3,7 @@
 use skiff_api::{
     object::Object,
     status::{ApiError, FieldError},
+    warn,
     wire::Entry,
 };
 
@@ -113,6 +114,7 @@ async fn attempt(
     meta::check_name(&mut object, name)?;
     meta::place(&call.def, &mut object, call.namespace())?;
     check_uid(call, name, &object, old)?;
+    call.warn(meta::dedup_owners(&mut object));
     meta::keep(&mut object, old);
     object.set_at(&["metadata", "resourceVersion"], entry.resource_version.to_string());
     let write = call.write(Operation::Update, name, Some(old));
@@ -124,6 +126,9 @@ async fn attempt(
     forms::add_errors(&mut errors, forms::validate_update(call, &object, old, part));
     errors.extend(strategy::validate_update(&object, old));
     create::refuse_invalid(call, name, &errors)?;
+    if part == Part::Main {
+        call.warn(warn::of_write(&call.def, &object, Some(old)));
+    }
     admission::validate(call.registry, &write, &object)?;
     let _turn = quota::charge(call, &write, &object).await?;
     forms::track(call, &mut object, Some(old))?;

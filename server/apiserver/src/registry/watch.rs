@@ -1,9 +1,9 @@
 //! `watch`.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use skiff_api::{kinds::ResourceDef, status::ApiError};
+use skiff_api::status::ApiError;
 use skiff_client::WatchEvent;
 use skiff_store::{
     StoreError,
@@ -35,20 +35,20 @@ pub(super) async fn watch(call: &Call<'_>) -> Result<Answer, ApiError> {
         }
         Err(error) => return Err(store_errors::to_api(&error)),
     };
-    let def = call.def.clone();
+    let presenter = forms::Presenter::new(&call.def);
     let told = events.map(move |event| match event {
-        Ok(event) => present(event, &def),
+        Ok(event) => present(event, &presenter),
         Err(error) => Err(store_errors::to_api(&error)),
     });
     Ok(Answer::Watch(told.boxed()))
 }
 
 /// An event in the version that was asked for.
-fn present(event: CacheEvent, def: &Arc<ResourceDef>) -> Result<WatchEvent, ApiError> {
+fn present(event: CacheEvent, presenter: &forms::Presenter) -> Result<WatchEvent, ApiError> {
     Ok(match event {
-        CacheEvent::Added(entry) => WatchEvent::Added(forms::present(entry, def)?),
-        CacheEvent::Modified(entry) => WatchEvent::Modified(forms::present(entry, def)?),
-        CacheEvent::Deleted(entry) => WatchEvent::Deleted(forms::present(entry, def)?),
+        CacheEvent::Added(entry) => WatchEvent::Added(presenter.present(entry)?),
+        CacheEvent::Modified(entry) => WatchEvent::Modified(presenter.present(entry)?),
+        CacheEvent::Deleted(entry) => WatchEvent::Deleted(presenter.present(entry)?),
         CacheEvent::Bookmark { revision, initial_end } => {
             WatchEvent::Bookmark { resource_version: revision, initial_events_end: initial_end }
         }

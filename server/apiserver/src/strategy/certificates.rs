@@ -20,9 +20,20 @@ fn conditions(request: &Object, keep: impl Fn(&Value) -> bool) -> Vec<Value> {
     all.into_iter().flatten().filter(|condition| keep(condition)).cloned().collect()
 }
 
-/// Whether a condition is one of those that only `approval` sets.
-fn is_approval(condition: &Value) -> bool {
-    condition.get("type").and_then(Value::as_str).is_some_and(|kind| APPROVALS.contains(&kind))
+/// The conditions of a status with the approvals that were there. A status that has more or fewer of them is not
+/// believed at all.
+fn with_approvals_of(old: &Object, request: &Object) -> Vec<Value> {
+    let mut all = conditions(request, |_| true);
+    for kind in APPROVALS {
+        let is_kind = |condition: &Value| condition["type"] == kind;
+        let there = conditions(old, is_kind);
+        if all.iter().filter(|condition| is_kind(condition)).count() != there.len() {
+            return conditions(old, |_| true);
+        }
+        let given = all.iter_mut().filter(|condition| is_kind(condition));
+        given.zip(there).for_each(|(given, there)| *given = there);
+    }
+    all
 }
 
 /// Gives every condition that is new the time at which it was set.
@@ -66,10 +77,9 @@ impl Strategy for Requests {
                 }
             }
             Part::Status => {
-                let mut all = conditions(old, is_approval);
-                all.extend(conditions(request, |condition| !is_approval(condition)));
-                if !all.is_empty() {
-                    request.set_at(&["status", "conditions"], all);
+                match with_approvals_of(old, request) {
+                    all if all.is_empty() => drop(request.remove_at(&["status", "conditions"])),
+                    all => request.set_at(&["status", "conditions"], all),
                 }
                 date_conditions(cx, request);
             }

@@ -6,6 +6,7 @@
 //! are held in [`Context::holds`] and given back when the write does not happen.
 
 mod certificates;
+mod definitions;
 mod jobs;
 mod namespaces;
 pub mod part;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use skiff_api::{kinds::ResourceDef, object::Object, status::FieldError, user::UserInfo};
 
 pub use part::Part;
+pub(crate) use pods::qos_class;
 use services::{Allocators, pool::Hold};
 use table::{Generation, Rules, Status};
 
@@ -67,6 +69,7 @@ fn strategy(def: &ResourceDef) -> &'static dyn Strategy {
         ("", "secrets") => &secrets::Secrets,
         ("", "persistentvolumes" | "persistentvolumeclaims") => &volumes::Volumes,
         ("batch", "jobs") => &jobs::Jobs,
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &definitions::Definitions,
         ("certificates.k8s.io", "certificatesigningrequests") => &certificates::Requests,
         _ => &Plain,
     }

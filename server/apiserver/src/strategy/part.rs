@@ -62,7 +62,9 @@ fn copy(path: &[&str], from: &Object, to: &mut Object) {
 fn limit_to_status(rules: &Rules, object: &mut Object, old: &Object) {
     restrict(object, old, |limited, new| {
         copy(&["status"], new, limited);
-        copy(&["metadata"], new, limited);
+        if !rules.status_keeps_metadata {
+            copy(&["metadata"], new, limited);
+        }
     });
     if rules.status_keeps_labels {
         copy(&["metadata", "labels"], old, object);

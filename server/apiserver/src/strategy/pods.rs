@@ -39,7 +39,7 @@ fn holders(pod: &Object) -> Vec<Value> {
 
 /// A pod's class of service: Guaranteed where every container has limits for CPU and memory that equal its requests,
 /// BestEffort where none asks for anything, Burstable between.
-pub(super) fn qos_class(pod: &Object) -> &'static str {
+pub(crate) fn qos_class(pod: &Object) -> &'static str {
     let asked: Vec<(Amounts, Amounts)> =
         holders(pod).iter().map(|holder| (amounts(holder, "requests"), amounts(holder, "limits"))).collect();
     let is_guaranteed = |(requests, limits): &(Amounts, Amounts)| limits.len() == COMPUTE.len() && requests == limits;

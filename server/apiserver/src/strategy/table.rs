@@ -45,6 +45,8 @@ pub struct Rules {
     pub returns_deleted: bool,
     /// Whether a status update leaves the labels as they are.
     pub status_keeps_labels: bool,
+    /// Whether a status update leaves all metadata as it is.
+    pub status_keeps_metadata: bool,
 }
 
 /// A row with the rules that most kinds have.
@@ -59,6 +61,7 @@ const fn row(group: &'static str, resource: &'static str) -> Rules {
         orphans_by_default: false,
         returns_deleted: false,
         status_keeps_labels: false,
+        status_keeps_metadata: false,
     }
 }
 
@@ -99,6 +102,10 @@ impl Rules {
         Self { returns_deleted: true, ..self }
     }
 
+    const fn metadata_stays(self) -> Self {
+        Self { status_keeps_metadata: true, ..self }
+    }
+
     const fn labels_stay(self) -> Self {
         Self { status_keeps_labels: true, ..self }
     }
@@ -127,7 +134,7 @@ static TABLE: &[Rules] = &[
     row("", "resourcequotas").status("{}").returned(),
     row("", "serviceaccounts").returned(),
     row("", "services").status(r#"{"loadBalancer":{}}"#).put_creates().returned(),
-    row("apiregistration.k8s.io", "apiservices").status("{}").conditional(),
+    row("apiregistration.k8s.io", "apiservices").status("{}").conditional().metadata_stays(),
     row(APPS, "daemonsets")
         .status(r#"{"currentNumberScheduled":0,"numberMisscheduled":0,"desiredNumberScheduled":0,"numberReady":0}"#)
         .by_spec(),
@@ -162,18 +169,19 @@ static TABLE: &[Rules] = &[
     row(ADMISSION, "mutatingadmissionpolicies").by_spec().conditional(),
     row(ADMISSION, "mutatingadmissionpolicybindings").by_spec().conditional(),
     row(ADMISSION, "mutatingwebhookconfigurations").by_body().conditional(),
-    row(ADMISSION, "validatingadmissionpolicies").status("{}").by_spec().conditional(),
+    row(ADMISSION, "validatingadmissionpolicies").status("{}").by_spec().conditional().metadata_stays(),
     row(ADMISSION, "validatingadmissionpolicybindings").by_spec().conditional(),
     row(ADMISSION, "validatingwebhookconfigurations").by_body().conditional(),
     row("apiextensions.k8s.io", "customresourcedefinitions")
         .status(r#"{"conditions":null,"acceptedNames":{"plural":"","kind":""},"storedVersions":null}"#)
         .by_spec()
-        .conditional(),
+        .conditional()
+        .metadata_stays(),
     row(RESOURCE, "deviceclasses").by_spec(),
-    row(RESOURCE, "resourceclaims").status("{}"),
+    row(RESOURCE, "resourceclaims").status("{}").metadata_stays(),
     row(RESOURCE, "resourceslices").by_spec(),
-    row(FLOW, "flowschemas").status("{}").by_spec(),
-    row(FLOW, "prioritylevelconfigurations").status("{}").by_spec(),
+    row(FLOW, "flowschemas").status("{}").by_spec().metadata_stays(),
+    row(FLOW, "prioritylevelconfigurations").status("{}").by_spec().metadata_stays(),
 ];
 
 /// A built-in kind that has no row.
@@ -183,7 +191,7 @@ static COMMON: Rules = row("", "");
 static CUSTOM: Rules = row("", "").by_body().conditional();
 
 /// A custom resource with a status subresource.
-static CUSTOM_WITH_STATUS: Rules = row("", "").status("").by_body().conditional();
+static CUSTOM_WITH_STATUS: Rules = row("", "").status("").by_body().conditional().metadata_stays();
 
 /// The groups of the built-in kinds that end in neither `.k8s.io` nor nothing.
 const SHORT_GROUPS: [&str; 5] = ["", APPS, "autoscaling", "batch", "policy"];

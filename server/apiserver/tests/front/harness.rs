@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fakes::{FakeAuthorizer, FakeCatalog, FakeRegistry};
 
 /// How long a test waits for what must happen.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The token of an administrator.
 pub(crate) const ADMIN: &str = "admin-token";
 /// The token of one who may only get.

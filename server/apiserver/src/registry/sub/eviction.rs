@@ -126,6 +126,13 @@ pub(super) async fn evict(call: &Call<'_>) -> Result<Answer, ApiError> {
     }
     let entry = call.fetch(name).await?.ok_or_else(|| call.not_found(name))?;
     let pod = call.parse(&entry)?;
+    let asked = super::super::options::strings(eviction.at(&["deleteOptions", "dryRun"]));
+    if let Some(error) = super::super::options::dry_run_errors(&asked) {
+        return Err(ApiError::invalid(super::super::options::META_GROUP, "DeleteOptions", "", &[error]));
+    }
+    let mut own = call.on(call.def.clone());
+    own.dry_run |= !asked.is_empty();
+    let call = &own;
     admission::validate(call.registry, &call.write(Operation::Create, name, Some(&pod)), &eviction)?;
     ask_budget(call, &pod).await?;
     let text = |field: &str| eviction.str_at(&["deleteOptions", "preconditions", field]).map(str::to_owned);

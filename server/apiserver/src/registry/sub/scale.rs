@@ -12,7 +12,7 @@ use super::{
     super::{
         Answer,
         call::Call,
-        forms,
+        forms, patches,
         update::{self, Proposal},
     },
     json_value,
@@ -34,16 +34,39 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Answer, ApiError> {
 fn asked(call: &Call<'_>, there: &Object) -> Result<Object, ApiError> {
     match call.request.verb {
         Verb::Update => forms::decode_as(call, &forms::scale()),
-        _ if call.request.content_type == ContentType::ApplyPatch => {
-            Err(ApiError::bad_request("a scale is patched with a JSON or merge patch"))
-        }
         _ => forms::patched_as(call, there, &forms::scale()),
     }
+}
+
+/// The object once a `Scale` has been applied to it: the same as an apply of its replicas alone.
+fn applied(call: &Call<'_>, object: &Object) -> Result<Object, ApiError> {
+    let sent = patches::applied_body(call, &forms::scale())?;
+    let mut wanted = Object::default();
+    wanted.set_at(&["apiVersion"], object.api_version());
+    wanted.set_at(&["kind"], object.kind());
+    for field in ["name", "namespace"] {
+        if let Some(value) = object.at(&["metadata", field]) {
+            wanted.set_at(&["metadata", field], value.clone());
+        }
+    }
+    if let Some(replicas) = sent.object.at(&["spec", "replicas"]) {
+        wanted.set_at(&["spec", "replicas"], replicas.clone());
+    }
+    let scaled = forms::apply_object(call, Some(object), &wanted)?;
+    sent.check(call)?;
+    // The same checks of name, version and number as for any other change of a scale.
+    let mut scale = sent.object;
+    scale.set_at(&["spec", "replicas"], scaled.at(&["spec", "replicas"]).cloned().unwrap_or_default());
+    scale::apply(object, &scale, &call.def.gvk.group, &call.def.resource)?;
+    Ok(scaled)
 }
 
 /// Changes how many replicas an object wants.
 pub(super) async fn change(call: &Call<'_>) -> Result<Answer, ApiError> {
     let make = |object: &Object| {
+        if call.request.content_type == ContentType::ApplyPatch {
+            return Ok(Proposal { object: applied(call, object)?, pinned: false });
+        }
         let asked = asked(call, &scale::of(object))?;
         // A version that the client named is compared here, so the update itself may be tried again.
         let object = scale::apply(object, &asked, &call.def.gvk.group, &call.def.resource)?;
