@@ -10,7 +10,10 @@ use anyhow::{Context, Result};
 use skiff_wasm::images::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ClusterArgs, Defaults, cancel_on_signals, dev_data_dir, runtime, wasm_root};
+use crate::{
+    cluster::{Cluster, ClusterArgs, Defaults, cancel_on_signals, dev_data_dir, runtime, wasm_root},
+    oci::Choice,
+};
 
 /// How long the start may take before it says what it waits for.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
@@ -42,6 +45,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         service_cidr: "127.43.0.0/16",
         kubelet_port: 0,
         write_kubeconfig: None,
+        oci: Choice::Without("skiff dev runs Wasm pods alone; OCI pods need skiff server"),
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

@@ -4,6 +4,7 @@ mod cluster;
 mod config_file;
 mod dev;
 mod image;
+mod oci;
 mod output;
 mod server;
 mod wasm_runtime;

@@ -8,7 +8,10 @@ use std::{
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime};
+use crate::{
+    cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime},
+    oci::Choice,
+};
 
 /// The options of the command.
 #[derive(clap::Args)]
@@ -18,6 +21,10 @@ pub(crate) struct Args {
     /// Runs the control plane alone.
     #[arg(long, env = "SKIFF_DISABLE_AGENT")]
     disable_agent: bool,
+    /// The CRI socket of a containerd that runs already, or `none` for a node that runs Wasm alone; by default skiff
+    /// runs its own, from the distribution's packages.
+    #[arg(long, env = "SKIFF_CONTAINER_RUNTIME_ENDPOINT")]
+    container_runtime_endpoint: Option<String>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -30,6 +37,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         service_cidr: "10.43.0.0/16",
         kubelet_port: 10250,
         write_kubeconfig: Some(PathBuf::from("/etc/skiff/skiff.yaml")),
+        oci: Choice::of(args.container_runtime_endpoint.as_deref()),
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

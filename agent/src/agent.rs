@@ -22,7 +22,11 @@ use crate::{
     net::{anyip, services},
     node::{Facts, Machine, NodeKeeper},
     pods::manager,
-    runtime::{Cri, CriError, grpc::CriSocket, router::Runtimes},
+    runtime::{
+        Cri, CriError,
+        grpc::CriSocket,
+        router::{Runtime, Runtimes},
+    },
     streaming,
 };
 
@@ -71,7 +75,7 @@ impl Agent {
         make_dir(&config.data_dir)
             .map_err(|source| AgentError::Folder { folder: config.data_dir.display().to_string(), source })?;
         let client = connect(&config)?;
-        let (runtimes, runtime_name, runtime_version) = runtimes(&config).await?;
+        let (runtimes, runtime_version) = runtimes(&config).await?;
         let mut facts = Facts {
             name: config.node_name.clone(),
             ip: config.node_ip,
@@ -80,6 +84,7 @@ impl Agent {
             machine: Machine::read(&config.data_dir),
             runtime_version,
             handlers: runtimes.handlers().map(str::to_owned).collect(),
+            without_oci: config.without_oci.clone(),
         };
         let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name, cancel.clone());
         let (network, network_ready) = watch::channel(false);
@@ -92,7 +97,6 @@ impl Agent {
             recorder.clone(),
             &informers,
             runtimes.clone(),
-            runtime_name,
             facts.allocatable(),
         );
         let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
@@ -153,21 +157,22 @@ fn connect(config: &Config) -> Result<Client, AgentError> {
     Ok(Client::new(transport))
 }
 
-async fn runtimes(config: &Config) -> Result<(Runtimes, String, String), AgentError> {
-    let mut all: Vec<(Arc<dyn Cri>, Vec<String>)> = vec![];
-    let mut first = None;
+/// The runtimes, and what the node says that it runs: name and version of the first.
+async fn runtimes(config: &Config) -> Result<(Runtimes, String), AgentError> {
+    let mut all = vec![];
+    let mut shown = None;
     for endpoint in &config.runtimes {
         let cri = CriSocket::new(&endpoint.socket);
         let version = cri
             .version(VersionRequest::default())
             .await
             .map_err(|source| AgentError::Runtime { socket: endpoint.socket.display().to_string(), source })?;
-        first.get_or_insert((version.runtime_name, version.runtime_version));
-        all.push((Arc::new(cri), endpoint.handlers.clone()));
+        let name = version.runtime_name;
+        shown.get_or_insert_with(|| format!("{name}://{}", version.runtime_version));
+        let (handlers, network) = (endpoint.handlers.clone(), endpoint.network.clone());
+        all.push(Runtime { cri: Arc::new(cri), name, handlers, network });
     }
-    let (name, version) = first.unwrap_or_default();
-    let text = format!("{name}://{version}");
-    Ok((Runtimes::new(all), name, text))
+    Ok((Runtimes::new(all), shown.unwrap_or_default()))
 }
 
 fn context(
@@ -176,7 +181,6 @@ fn context(
     recorder: EventRecorder,
     informers: &Informers,
     runtimes: Runtimes,
-    runtime_name: String,
     allocatable: BTreeMap<String, Quantity>,
 ) -> Arc<Context> {
     let mine = Options { field_selector: Some(format!("spec.nodeName={}", config.node_name)), ..Options::default() };
@@ -187,7 +191,6 @@ fn context(
         client,
         recorder,
         runtimes,
-        runtime_name,
         allocatable,
         pods: informers.select::<Pod>(None, &mine),
         services: informers.of::<Service>(),

@@ -16,7 +16,7 @@ use k8s_openapi::{
 };
 use skiff_client::{Client, EventRecorder, EventType, Informer, recorder};
 
-use crate::runtime::router::Runtimes;
+use crate::runtime::router::{Runtime, Runtimes};
 
 /// What all parts of the agent share.
 pub struct Context {
@@ -32,8 +32,6 @@ pub struct Context {
     pub recorder: EventRecorder,
     /// The container runtimes.
     pub runtimes: Runtimes,
-    /// The runtime's name, the scheme of container IDs.
-    pub runtime_name: String,
     /// What the node can give.
     pub allocatable: BTreeMap<String, Quantity>,
     /// The pods of this node.
@@ -66,6 +64,11 @@ impl Context {
     pub fn handler(&self, pod: &Pod) -> String {
         let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
         self.runtime_classes.get("", &class).map_or(class, |class| class.handler.clone())
+    }
+
+    /// The runtime of a pod; `None` where no runtime serves its RuntimeClass.
+    pub fn runtime(&self, pod: &Pod) -> Option<&Runtime> {
+        self.runtimes.of(&self.handler(pod))
     }
 
     /// Records an event about a pod, or one container of it.

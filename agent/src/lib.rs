@@ -45,6 +45,8 @@ pub struct Config {
     pub service_proxy: ServiceProxy,
     /// The range of Service addresses, made this machine's own where Services are proxied in user space.
     pub service_cidr: String,
+    /// Why the node runs no OCI containers, if it does not: shown in its conditions.
+    pub without_oci: Option<String>,
     /// Certificates and keys.
     pub credentials: Credentials,
 }
@@ -56,6 +58,24 @@ pub struct RuntimeEndpoint {
     pub socket: PathBuf,
     /// Handlers that it serves; `""` is that of pods without a RuntimeClass.
     pub handlers: Vec<String>,
+    /// How its pods get their addresses.
+    pub network: PodNetwork,
+}
+
+/// How the pods of a runtime get their addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// From a range that is routed to the machine itself; the runtime binds them.
+    AnyIp,
+    /// On a bridge, by CNI plugins.
+    Bridge {
+        /// The bridge's name.
+        name: String,
+        /// The folder that the runtime reads the CNI configuration from.
+        configuration: PathBuf,
+        /// The folder where addresses that are given out are noted.
+        leases: PathBuf,
+    },
 }
 
 /// How Services are proxied.

@@ -2,11 +2,12 @@
 
 mod lease;
 mod machine;
+mod network;
 mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_cri::v1::{NetworkConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest};
+use k8s_cri::v1::StatusRequest;
 use k8s_openapi::{
     api::core::v1::{Node, NodeSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -23,9 +24,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{net::anyip, runtime::router::Runtimes};
+use crate::runtime::router::Runtimes;
 pub use machine::Machine;
-pub use status::{Facts, RuntimeHealth};
+pub use status::{Facts, RuntimeHealth, architecture};
 
 /// How often the runtimes are asked how they are, and the Lease is renewed (the kubelet's default).
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -138,17 +139,9 @@ impl NodeKeeper {
     async fn configure(&self, node: &Node, configured: &mut Option<String>) -> Option<String> {
         let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty())?;
         if configured.as_ref() != Some(&cidr) {
-            if let Err(e) = anyip::own(&cidr).await {
-                tracing::error!(error = &e as &dyn std::error::Error, "the pods' addresses cannot be bound");
+            if let Err(e) = network::set_up(&self.runtimes, &cidr).await {
+                tracing::error!(error = &e as &dyn std::error::Error, "the pods have no network");
                 return None;
-            }
-            for cri in self.runtimes.all() {
-                let network_config = Some(NetworkConfig { pod_cidr: cidr.clone() });
-                let runtime_config = Some(RuntimeConfig { network_config });
-                if let Err(e) = cri.update_runtime_config(UpdateRuntimeConfigRequest { runtime_config }).await {
-                    tracing::warn!(error = %e, "a runtime did not take the podCIDR");
-                    return None;
-                }
             }
             *configured = Some(cidr.clone());
             self.network.send_replace(true);
@@ -159,8 +152,8 @@ impl NodeKeeper {
     /// How the runtimes are.
     async fn health(&self, cidr: Option<&str>) -> RuntimeHealth {
         let mut health = RuntimeHealth::new(cidr.is_some());
-        for cri in self.runtimes.all() {
-            match cri.status(StatusRequest { verbose: false }).await {
+        for runtime in self.runtimes.all() {
+            match runtime.cri.status(StatusRequest { verbose: false }).await {
                 Ok(answer) => health.add(answer),
                 Err(e) => health.away(&e.to_string()),
             }

@@ -21,6 +21,9 @@ const DISK_RESERVED_PERCENT: u64 = 10;
 /// How much memory is not given to pods (the kubelet's eviction threshold).
 const MEMORY_RESERVED_KIB: u64 = 100 * 1024;
 
+/// The label that says whether the node runs OCI containers.
+const OCI_LABEL: &str = "skiff.dev/oci";
+
 /// What does not change of a node.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -38,10 +41,12 @@ pub struct Facts {
     pub runtime_version: String,
     /// The handlers that its runtimes serve.
     pub handlers: Vec<String>,
+    /// Why it runs no OCI containers, if it does not.
+    pub without_oci: Option<String>,
 }
 
 /// `amd64` and the like.
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -53,6 +58,7 @@ impl Facts {
     /// The labels that a node gives itself.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let pairs = [
+            (OCI_LABEL, if self.without_oci.is_none() { "true" } else { "false" }),
             ("kubernetes.io/hostname", self.name.as_str()),
             ("kubernetes.io/os", "linux"),
             ("kubernetes.io/arch", architecture()),

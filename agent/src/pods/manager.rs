@@ -36,8 +36,8 @@ struct Manager {
 /// Keeps the node's pods until cancelled; ends when all workers have.
 pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
     let (sender, mut heard) = mpsc::channel(HEARD);
-    for cri in ctx.runtimes.all() {
-        tokio::spawn(watch(Arc::clone(cri), sender.clone(), cancel.clone()));
+    for runtime in ctx.runtimes.all() {
+        tokio::spawn(watch(Arc::clone(&runtime.cri), sender.clone(), cancel.clone()));
     }
     let mut changes = ctx.pods.subscribe();
     let mut manager = Manager { ctx, workers: BTreeMap::new(), tasks: JoinSet::new(), cancel: cancel.clone() };
@@ -140,12 +140,15 @@ impl Manager {
             return;
         }
         let known: BTreeSet<_> = self.ctx.pods.list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-        for cri in self.ctx.runtimes.all().to_vec() {
-            let Ok(listed) = cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await else { continue };
+        for runtime in self.ctx.runtimes.all().to_vec() {
+            let Ok(listed) = runtime.cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await else { continue };
             for sandbox in listed.items {
                 let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
                 if !uid.is_empty() && !known.contains(&uid) && !self.workers.contains_key(&uid) {
-                    self.begin(uid, Arc::new(orphan(&sandbox.labels, sandbox.runtime_handler)), true);
+                    let handler = Some(sandbox.runtime_handler).filter(|handler| !handler.is_empty());
+                    // A runtime need not tell which handler made a sandbox: any of its own reaches it.
+                    let handler = handler.or(runtime.handlers.first().cloned()).unwrap_or_default();
+                    self.begin(uid, Arc::new(orphan(&sandbox.labels, handler)), true);
                 }
             }
         }

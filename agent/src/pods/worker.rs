@@ -81,7 +81,7 @@ pub fn worker(
     let worker = Worker {
         reported: serde_json::to_value(desired.api_status()).ok(),
         observed: ObservedPod {
-            runtime_name: ctx.runtime_name.clone(),
+            runtime_name: ctx.runtime(&desired.pod).map(|runtime| runtime.name.clone()).unwrap_or_default(),
             first_seen: Some(Timestamp::now()),
             volumes: if left { VolumeState::Ready } else { VolumeState::Absent },
             ..ObservedPod::default()
@@ -158,7 +158,7 @@ impl Worker {
     }
 
     fn cri(&self) -> Option<Arc<dyn Cri>> {
-        self.ctx.runtimes.of(&self.ctx.handler(&self.desired.pod))
+        self.ctx.runtime(&self.desired.pod).map(|runtime| Arc::clone(&runtime.cri))
     }
 
     /// One turn: probes, report, actions. True once nothing is left to do, ever.

@@ -23,7 +23,7 @@ use crate::{
     runtime::{
         Cri,
         fake::{FakeCri, Fault},
-        router::Runtimes,
+        router::{Runtime, Runtimes},
     },
 };
 
@@ -118,8 +118,12 @@ fn start_on(api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node {
         data_dir: dir.path().to_owned(),
         recorder: EventRecorder::new(client.clone(), "kubelet", "n1", cancel.clone()),
         client,
-        runtimes: Runtimes::new(vec![(Arc::clone(&cri) as Arc<dyn Cri>, vec![String::new()])]),
-        runtime_name: "fake".into(),
+        runtimes: Runtimes::new(vec![Runtime {
+            cri: Arc::clone(&cri) as Arc<dyn Cri>,
+            name: "fake".into(),
+            handlers: vec![String::new()],
+            network: crate::PodNetwork::AnyIp,
+        }]),
         allocatable: Default::default(),
         pods: informers.of(),
         services: informers.of(),
