@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests need, as root on Debian 12: the guests' toolchain, and kubectl of two ages into the folder
+# Installs what the tests need, as root on Debian 12: the guests' toolchain, containerd, and kubectl of two ages into the folder
 # that is given. What is there already is left as it is.
 set -euo pipefail
 tools=${1:?usage: tests/setup.sh FOLDER}
 mkdir -p "$tools"
 
-packages=(curl gcc protobuf-compiler python3 python3-pip rustc-web cargo-web rust-web-src)
+packages=(curl gcc protobuf-compiler python3 python3-pip rustc-web cargo-web rust-web-src
+  busybox-static containerd runc containernetworking-plugins iproute2 iptables)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

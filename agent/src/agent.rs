@@ -1,15 +1,12 @@
 //! Puts the node together and keeps it until it is told to end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use k8s_cri::v1::VersionRequest;
-use k8s_openapi::{
-    api::{
-        core::v1::{Pod, Service},
-        discovery::v1::EndpointSlice,
-        node::v1::RuntimeClass,
-    },
-    apimachinery::pkg::api::resource::Quantity,
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+    node::v1::RuntimeClass,
 };
 use skiff_api::request::Options;
 use skiff_client::{Client, EventRecorder, Informers, https};
@@ -18,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, ServiceProxy,
+    cgroups::Cgroups,
     context::{Context, make_dir},
     net::{anyip, services},
     node::{Facts, Machine, NodeKeeper},
@@ -97,7 +95,7 @@ impl Agent {
             recorder.clone(),
             &informers,
             runtimes.clone(),
-            facts.allocatable(),
+            &facts,
         );
         let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
         facts.port = listener.port().unwrap_or(facts.port);
@@ -181,7 +179,7 @@ fn context(
     recorder: EventRecorder,
     informers: &Informers,
     runtimes: Runtimes,
-    allocatable: BTreeMap<String, Quantity>,
+    facts: &Facts,
 ) -> Arc<Context> {
     let mine = Options { field_selector: Some(format!("spec.nodeName={}", config.node_name)), ..Options::default() };
     Arc::new(Context {
@@ -191,7 +189,9 @@ fn context(
         client,
         recorder,
         runtimes,
-        allocatable,
+        cgroups: Cgroups::default(),
+        memory_bytes: facts.machine.memory_kib * 1024,
+        allocatable: facts.allocatable(),
         pods: informers.select::<Pod>(None, &mine),
         services: informers.of::<Service>(),
         runtime_classes: informers.of::<RuntimeClass>(),

@@ -16,7 +16,18 @@ use k8s_openapi::{
 };
 use skiff_client::{Client, EventRecorder, EventType, Informer, recorder};
 
-use crate::runtime::router::{Runtime, Runtimes};
+use crate::{
+    cgroups::Cgroups,
+    pods::dns::{self, Names},
+    runtime::router::{Runtime, Runtimes},
+};
+
+/// The domain that the names of Services are in.
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The Service of the cluster's DNS.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+/// The node's own resolver configuration: behind a stub on loopback, which pods cannot reach, is the real one.
+const RESOLV_CONF: [&str; 2] = ["/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"];
 
 /// What all parts of the agent share.
 pub struct Context {
@@ -32,6 +43,10 @@ pub struct Context {
     pub recorder: EventRecorder,
     /// The container runtimes.
     pub runtimes: Runtimes,
+    /// The machine's cgroups.
+    pub cgroups: Cgroups,
+    /// The machine's memory.
+    pub memory_bytes: u64,
     /// What the node can give.
     pub allocatable: BTreeMap<String, Quantity>,
     /// The pods of this node.
@@ -69,6 +84,23 @@ impl Context {
     /// The runtime of a pod; `None` where no runtime serves its RuntimeClass.
     pub fn runtime(&self, pod: &Pod) -> Option<&Runtime> {
         self.runtimes.of(&self.handler(pod))
+    }
+
+    /// Where seccomp profiles of the type `Localhost` are.
+    pub fn seccomp_root(&self) -> String {
+        self.data_dir.join("seccomp").display().to_string()
+    }
+
+    /// What is known of names now: the cluster's DNS is there once its Service is.
+    pub fn names(&self) -> Names {
+        let service = self.services.get(DNS_SERVICE.0, DNS_SERVICE.1);
+        let address = service.and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
+        let node = RESOLV_CONF.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        Names {
+            server: address.filter(|address| address != "None" && !address.is_empty()),
+            domain: CLUSTER_DOMAIN.to_owned(),
+            node: dns::parse(&node),
+        }
     }
 
     /// Records an event about a pod, or one container of it.

@@ -10,6 +10,7 @@
 //! Entry point: [`Agent::start`].
 
 mod agent;
+pub mod cgroups;
 mod context;
 pub mod net;
 pub mod node;

@@ -26,7 +26,7 @@ const FILE: &str = "10-skiff.conflist";
 
 /// The pods have no network.
 #[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
+pub(super) enum NetworkError {
     /// The range is none, or too small.
     #[error("the node's podCIDR {0:?} cannot be shared by Wasm and OCI pods: it must be an IPv4 network up to a /22")]
     Range(String),

@@ -194,7 +194,16 @@ mod tests {
         config.pid_file = Some(dir.path().join("pid"));
         assert!(adopt(&config).is_none());
         let mut child = spawn(&config).unwrap();
-        let mut adopted = adopt(&config).unwrap();
+        // The kernel shows a new program's arguments some moments after it has begun.
+        let adopted = async {
+            loop {
+                match adopt(&config) {
+                    Some(adopted) => break adopted,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let mut adopted = timeout(Duration::from_secs(30), adopted).await.unwrap();
         config.args = vec!["1001".into()];
         assert!(adopt(&config).is_none(), "another command line is another program");
         adopted.end().await;

@@ -18,7 +18,7 @@ use k8s_openapi::api::{
 use skiff_client::{Client, Kind};
 
 use super::{
-    VolumeError, atomic,
+    VolumeError, atomic, ownership,
     payload::{self, DEFAULT_MODE, File, Payload, mode},
 };
 use crate::pods::fields::Fields;
@@ -60,9 +60,21 @@ impl Volumes {
     /// Makes or refreshes all volumes; the error names the volume.
     pub async fn set_up(&mut self, fields: &Fields<'_>, now: Timestamp) -> Result<(), (String, VolumeError)> {
         for volume in fields.desired.spec().volumes.iter().flatten() {
-            self.set_up_one(volume, fields, now).await.map_err(|e| (volume.name.clone(), e))?;
+            let made = self.set_up_one(volume, fields, now).await;
+            made.and_then(|()| self.give(volume, fields)).map_err(|e| (volume.name.clone(), e))?;
         }
         Ok(())
+    }
+
+    /// Gives a volume's files to the pod's group, if it names one. The host's own files are left alone.
+    fn give(&self, volume: &Volume, fields: &Fields<'_>) -> Result<(), VolumeError> {
+        let context = fields.desired.spec().security_context.as_ref();
+        let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+        let (Some(context), Some(group), None) = (context, group, &volume.host_path) else { return Ok(()) };
+        let path = self.path(volume);
+        let read_only = volume.empty_dir.is_none();
+        let lazy = context.fs_group_change_policy.as_deref() == Some("OnRootMismatch");
+        ownership::give(&path, group, read_only, lazy).map_err(|source| VolumeError::Io { path, source })
     }
 
     /// When a token must be renewed.

@@ -124,6 +124,8 @@ fn start_on(api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node {
             handlers: vec![String::new()],
             network: crate::PodNetwork::AnyIp,
         }]),
+        cgroups: crate::cgroups::Cgroups::at(&dir.path().join("cgroup")),
+        memory_bytes: 1 << 30,
         allocatable: Default::default(),
         pods: informers.of(),
         services: informers.of(),
