@@ -271,8 +271,7 @@ async fn start_wasm(data_dir: &Path, cancel: CancellationToken) -> Result<Runtim
     let socket = socket(data_dir);
     let args = ["wasm-runtime".into(), "--socket".into(), socket.clone().into(), "--root".into(), root.into()];
     let args = args.into_iter().chain(["--exit-on-stdin-close".into()]).collect();
-    let process =
-        ProcessConfig { program, args, env: vec![], log: None, socket, pid_file: None, renew: false };
+    let process = ProcessConfig { program, args, env: vec![], log: None, socket, pid_file: None, renew: false };
     RuntimeProcess::start(process, cancel).await.context("starting the Wasm runtime")
 }
 

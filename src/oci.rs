@@ -58,9 +58,7 @@ impl Oci {
         };
         match choice {
             Choice::Without(why) => Self::without(*why),
-            Choice::Given(socket) => {
-                Self { endpoint: Ok(endpoint(socket.clone(), STOCK_CNI.into())), process: None }
-            }
+            Choice::Given(socket) => Self { endpoint: Ok(endpoint(socket.clone(), STOCK_CNI.into())), process: None },
             Choice::Own => match own(&places, cancel).await {
                 Ok(process) => {
                     Self { endpoint: Ok(endpoint(places.socket(), places.cni_conf())), process: Some(process) }

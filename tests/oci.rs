@@ -147,7 +147,10 @@ fn containers_end_and_come_again() {
         host.wait(&format!("{pod} is {phase}"), || host.status(pod, "/phase") == phase);
     }
     let failed = terminated(&host, "failed");
-    assert_eq!((&failed["exitCode"], &failed["reason"], &failed["message"]), (&3.into(), &"Error".into(), &"it broke".into()));
+    assert_eq!(
+        (&failed["exitCode"], &failed["reason"], &failed["message"]),
+        (&3.into(), &"Error".into(), &"it broke".into())
+    );
     assert_eq!(terminated(&host, "told")["message"], "the end is near\n");
     let hungry = terminated(&host, "hungry");
     assert_eq!((&hungry["exitCode"], &hungry["reason"]), (&137.into(), &"OOMKilled".into()));
@@ -155,9 +158,7 @@ fn containers_end_and_come_again() {
 
     let count = || host.status("again", "/containerStatuses/0/restartCount").as_i64().unwrap_or_default();
     host.wait("it was restarted", || count() >= 1);
-    host.wait("it waits", || {
-        host.status("again", "/containerStatuses/0/state/waiting/reason") == "CrashLoopBackOff"
-    });
+    host.wait("it waits", || host.status("again", "/containerStatuses/0/state/waiting/reason") == "CrashLoopBackOff");
     assert_eq!(host.kubectl(&["logs", "again", "--previous"]), "try\n");
 
     host.apply(&script_pod("talks", "", "", "n=0; while true; do n=$((n+1)); echo line $n; sleep 0.2; done"));
@@ -183,7 +184,9 @@ fn left(host: &Host, uids: &[String]) -> Vec<String> {
     left.extend(host.run("ip", &["-o", "link"]).lines().filter(|line| line.contains("veth")).map(str::to_owned));
     left.extend(host.processes("containerd-shim").iter().map(|pid| format!("shim {pid}")));
     for folder in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-        for (class, uid) in ["", "burstable", "besteffort"].iter().flat_map(|class| uids.iter().map(move |uid| (class, uid))) {
+        for (class, uid) in
+            ["", "burstable", "besteffort"].iter().flat_map(|class| uids.iter().map(move |uid| (class, uid)))
+        {
             let path = folder.path().join("kubepods").join(class).join(format!("pod{uid}"));
             left.extend(path.exists().then(|| path.display().to_string()));
         }
@@ -222,10 +225,15 @@ spec:
     let cluster_ip = |name: &str| host.get(&["service", name])["spec"]["clusterIP"].as_str().expect("an IP").to_owned();
     let (oci, wasm) = (cluster_ip("oci"), cluster_ip("wasm"));
     let pod_ip = host.status("wasm", "/podIP").as_str().expect("an address").to_owned();
-    let fetch = |ip: &str| text(&host.kubectl_output(&["exec", "oci", "--", "wget", "-qO-", "-T", "5", &format!("http://{ip}/")]));
-    host.wait("the container reaches both Services and the Wasm pod", || {
-        fetch(&oci).contains("from a container") && fetch(&wasm).contains("Hello") && fetch(&pod_ip).contains("Hello")
-    });
+    let from_container = |ip: &str| {
+        let script = format!("printf \"GET /x HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n\" | timeout 5 nc {ip} 80");
+        text(&host.kubectl_output(&["exec", "oci", "--", "sh", "-c", &script]))
+    };
+    host.wait("the container reaches itself by its Service", || from_container(&oci).contains("404 Not Found"));
+    host.wait("the container reaches the Wasm Service", || from_container(&wasm).contains("you asked for /x"));
+    host.wait("the container reaches the Wasm pod", || from_container(&pod_ip).contains("you asked for /x"));
+    let from_node = host.run("curl", &["-sS", "--max-time", "5", &format!("http://{oci}/index.html")]);
+    assert_eq!(from_node, "from a container\n");
 
     let before = (host.status("oci", "/containerStatuses/0/containerID"), host.processes("httpd -f"));
     let containerd = host.processes("containerd --config");

@@ -17,6 +17,10 @@ use crate::{
     Config, ServiceProxy,
     cgroups::Cgroups,
     context::{Context, make_dir},
+    keep::{
+        transport::Keeping,
+        vault::{Vault, VaultError},
+    },
     net::{anyip, services},
     node::{Facts, Machine, NodeKeeper},
     pods::manager,
@@ -43,6 +47,9 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// What is kept for times without the server cannot be read or written.
+    #[error("the node's own copy of what it runs")]
+    Vault(#[from] VaultError),
     /// A container runtime does not answer.
     #[error("the container runtime at {socket} does not answer")]
     Runtime {
@@ -89,14 +96,7 @@ impl Agent {
         let (ready_sender, ready) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let informers = Informers::new(client.clone(), cancel.clone());
-        let ctx = context(
-            &config,
-            client.clone(),
-            recorder.clone(),
-            &informers,
-            runtimes.clone(),
-            &facts,
-        );
+        let ctx = context(&config, client.clone(), recorder.clone(), &informers, runtimes.clone(), &facts);
         let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
         facts.port = listener.port().unwrap_or(facts.port);
         tasks.spawn(listener.run(cancel.clone()));
@@ -152,7 +152,8 @@ fn connect(config: &Config) -> Result<Client, AgentError> {
         identity,
         user_agent: "skiff-agent".to_owned(),
     })?;
-    Ok(Client::new(transport))
+    let vault = Vault::open(&config.data_dir.join("kept"))?;
+    Ok(Client::new(Keeping::new(transport, vault)))
 }
 
 /// The runtimes, and what the node says that it runs: name and version of the first.

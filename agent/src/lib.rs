@@ -4,6 +4,7 @@
 //! - [`runtime`]: CRI runtimes, and the supervision of the Wasm runtime's process.
 //! - [`volumes`], [`probes`]: what pods have and how they are asked how they are.
 //! - [`node`]: the Node object, its status and its Lease.
+//! - [`keep`]: what the node needs to go on without the server.
 //! - [`net`]: Services on this node.
 //! - [`streaming`]: the node's HTTPS API: logs, exec, attach, port-forward.
 //!
@@ -12,6 +13,7 @@
 mod agent;
 pub mod cgroups;
 mod context;
+pub mod keep;
 pub mod net;
 pub mod node;
 pub mod pods;

@@ -15,7 +15,7 @@ use skiff_agent::{
     runtime::containerd::archive::{Content, File, Image},
 };
 
-use super::{PATIENCE, text, tools, wait_for};
+use crate::common::{PATIENCE, text, tools, wait_for};
 
 /// The first process of the host, which reaps what is left to it.
 const INIT: &str = "ip link set lo up; mount -t tmpfs tmpfs /run; mkdir -p /var/lib/cni; \

@@ -126,8 +126,7 @@ mod tests {
     #[test]
     fn pods_get_what_is_neither_the_gateways_nor_the_broadcast_address() {
         let network = Network::parse("10.64.0.0/24").unwrap();
-        let made =
-            configuration(&Bridge { name: "skiff0", network, leases: Path::new("/run/x"), iptables: false });
+        let made = configuration(&Bridge { name: "skiff0", network, leases: Path::new("/run/x"), iptables: false });
         let range = &made["plugins"][0]["ipam"]["ranges"][0][0];
         assert_eq!((&range["gateway"], &range["rangeStart"]), (&json!("10.64.0.1"), &json!("10.64.0.2")));
         assert_eq!(range["rangeEnd"], "10.64.0.254");

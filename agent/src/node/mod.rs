@@ -54,26 +54,33 @@ pub struct NodeKeeper {
 impl NodeKeeper {
     /// Keeps the node until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
+        let mut configured = None;
         let node = tokio::select! {
             () = cancel.cancelled() => return,
-            node = self.register() => node,
+            node = self.register(&mut configured) => node,
         };
         let uid = node.metadata.uid.clone().unwrap_or_default();
         let lease = tokio::spawn(lease::keep(self.client.clone(), self.facts.name.clone(), uid, cancel.clone()));
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = self.keep(node, &cancel) => {}
+            () = self.keep(node, configured, &cancel) => {}
         }
         let _ended = lease.await;
     }
 
     /// Makes the Node object, or takes over the one that is there; tries until the API server answers.
-    async fn register(&self) -> Node {
+    /// Meanwhile pods can run if the node's range is known from before.
+    async fn register(&self, configured: &mut Option<String>) -> Node {
         let mut delay = backoff::Backoff::new(AGAIN.0, AGAIN.1);
         loop {
             match self.try_register().await {
                 Ok(node) => return node,
                 Err(e) => tracing::warn!(error = %e, "the node cannot register yet"),
+            }
+            if configured.is_none()
+                && let Ok(kept) = self.client.get::<Node>("", &self.facts.name).await
+            {
+                self.configure(&kept, configured).await;
             }
             tokio::time::sleep(delay.next(backoff::random())).await;
         }
@@ -99,14 +106,13 @@ impl NodeKeeper {
         }
     }
 
-    async fn keep(&self, mut node: Node, cancel: &CancellationToken) {
+    async fn keep(&self, mut node: Node, mut configured: Option<String>, cancel: &CancellationToken) {
         let informers = Informers::new(self.client.clone(), cancel.child_token());
         let selector = Some(format!("metadata.name={}", self.facts.name));
         let informer = informers.select::<Node>(None, &Options { field_selector: selector, ..Options::default() });
         let mut changes = informer.subscribe();
         let mut tick = tokio::time::interval(HEARTBEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut configured: Option<String> = None;
         let mut written = Instant::now();
         let mut again = backoff::Backoff::new(AGAIN.0, AGAIN.1);
         loop {

@@ -57,9 +57,7 @@ pub(super) enum NetworkError {
 pub(super) async fn set_up(runtimes: &Runtimes, cidr: &str) -> Result<(), NetworkError> {
     let bridged = runtimes.all().iter().any(|runtime| runtime.network != PodNetwork::AnyIp);
     let shares = match bridged {
-        true => Some(
-            Network::parse(cidr).and_then(cni::share).ok_or_else(|| NetworkError::Range(cidr.to_owned()))?,
-        ),
+        true => Some(Network::parse(cidr).and_then(cni::share).ok_or_else(|| NetworkError::Range(cidr.to_owned()))?),
         false => None,
     };
     let own = shares.as_ref().map_or_else(|| vec![cidr.to_owned()], |s| s.own.iter().map(Network::to_string).collect());

@@ -165,7 +165,8 @@ mod tests {
     fn too_much_is_cut_and_told() {
         let servers: Vec<_> = (1..6).map(|at| format!("10.0.0.{at}")).collect();
         let searches: Vec<_> = (0..40).map(|at| format!("s{at}")).collect();
-        let spec = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": servers, "searches": searches}});
+        let spec =
+            json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": servers, "searches": searches}});
         let (config, omitted) = config(&serde_json::from_value(spec).unwrap(), "n", &names());
         assert_eq!((config.servers.len(), config.searches.len()), (3, 32));
         assert!(omitted.unwrap().contains("10.0.0.1 10.0.0.2 10.0.0.3"));

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::{POD_NAME, POD_NAMESPACE, POD_UID},
+    rotate,
     worker::{Input, worker},
 };
 use crate::{
@@ -39,6 +40,7 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
     for runtime in ctx.runtimes.all() {
         tokio::spawn(watch(Arc::clone(&runtime.cri), sender.clone(), cancel.clone()));
     }
+    let rotating = tokio::spawn(rotate::run(Arc::clone(&ctx)));
     let mut changes = ctx.pods.subscribe();
     let mut manager = Manager { ctx, workers: BTreeMap::new(), tasks: JoinSet::new(), cancel: cancel.clone() };
     loop {
@@ -52,6 +54,7 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
             Some(ended) = manager.tasks.join_next() => manager.ended(ended),
         }
     }
+    rotating.abort();
     while manager.tasks.join_next().await.is_some() {}
 }
 
@@ -141,7 +144,9 @@ impl Manager {
         }
         let known: BTreeSet<_> = self.ctx.pods.list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         for runtime in self.ctx.runtimes.all().to_vec() {
-            let Ok(listed) = runtime.cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await else { continue };
+            let Ok(listed) = runtime.cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await else {
+                continue;
+            };
             for sandbox in listed.items {
                 let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
                 if !uid.is_empty() && !known.contains(&uid) && !self.workers.contains_key(&uid) {

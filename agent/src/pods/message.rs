@@ -56,7 +56,8 @@ mod tests {
     fn the_file_counts_before_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
-        std::fs::write(at("log"), "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:00Z stderr F two three\n").unwrap();
+        std::fs::write(at("log"), "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:00Z stderr F two three\n")
+            .unwrap();
         std::fs::write(at("message"), "").unwrap();
         assert_eq!(read(Some(&at("message")), &at("log"), false), None);
         assert_eq!(read(Some(&at("message")), &at("log"), true).unwrap(), "one\ntwo three\n");

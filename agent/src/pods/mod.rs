@@ -31,6 +31,7 @@ mod phase;
 mod pull;
 pub mod qos;
 pub mod restart;
+mod rotate;
 pub mod security;
 mod status;
 pub mod worker;

@@ -21,7 +21,7 @@ use super::{
     VolumeError, atomic, ownership,
     payload::{self, DEFAULT_MODE, File, Payload, mode},
 };
-use crate::pods::fields::Fields;
+use crate::{keep::transport::is_away, pods::fields::Fields};
 
 /// How long a token lives where nothing else is said.
 const TOKEN_SECONDS: i64 = 3600;
@@ -100,7 +100,11 @@ impl Volumes {
         if volume.empty_dir.is_some() {
             return make_dir(&path, 0o777);
         }
-        let payload = self.make(volume, fields, now).await?.ok_or(VolumeError::Unsupported)?;
+        let payload = match self.make(volume, fields, now).await {
+            // What was put there while the server answered is better than nothing: a token may still be good.
+            Err(VolumeError::Api { source, .. }) if is_away(&source) && atomic::is_there(&path) => return Ok(()),
+            made => made?.ok_or(VolumeError::Unsupported)?,
+        };
         let stamp = now.as_nanosecond().to_string();
         make_dir(&path, 0o755)?;
         atomic::write(&path, &payload, &stamp).map_err(|source| VolumeError::Io { path, source })

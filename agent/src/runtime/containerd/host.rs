@@ -67,7 +67,8 @@ pub fn find() -> Result<Programs, Missing> {
     need("runc")?;
     let ctr = need("ctr")?;
     let complete = |folder: &str| CNI_PLUGINS.iter().all(|plugin| Path::new(folder).join(plugin).is_file());
-    let cni = CNI_FOLDERS.iter().find(|folder| complete(folder)).ok_or(Missing::Program("containernetworking-plugins"))?;
+    let cni =
+        CNI_FOLDERS.iter().find(|folder| complete(folder)).ok_or(Missing::Program("containernetworking-plugins"))?;
     Ok(Programs { containerd, ctr, cni: PathBuf::from(cni) })
 }
 
@@ -94,8 +95,7 @@ fn try_overlay(trial: &Path) -> std::io::Result<()> {
         fs::create_dir_all(trial.join(name))?;
     }
     let at = |name: &str| trial.join(name).display().to_string();
-    let options =
-        format!("lowerdir={}:{},upperdir={},workdir={}", at("lower1"), at("lower2"), at("upper"), at("work"));
+    let options = format!("lowerdir={}:{},upperdir={},workdir={}", at("lower1"), at("lower2"), at("upper"), at("work"));
     let merged = at("merged");
     run("mount", &["-t", "overlay", "overlay", "-o", &options, &merged])?;
     run("umount", &["--lazy", &merged])

@@ -115,7 +115,12 @@ mod tests {
             // Bit 16 is SIGCHLD.
             ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & (1 << 16) != 0)
         };
-        let seen = (0..3000).any(|_| ignores() || { thread::sleep(Duration::from_millis(10)); false });
+        let seen = (0..3000).any(|_| {
+            ignores() || {
+                thread::sleep(Duration::from_millis(10));
+                false
+            }
+        });
         assert!(seen && child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
