@@ -10,7 +10,10 @@ use k8s_openapi::api::{
 };
 use skiff_api::request::Options;
 use skiff_client::{Client, EventRecorder, Informers, https};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,7 +25,7 @@ use crate::{
         vault::{Vault, VaultError},
     },
     net::{anyip, services},
-    node::{Facts, Machine, NodeKeeper},
+    node::{Facts, Machine, NodeKeeper, guard},
     pods::manager,
     runtime::{
         Cri, CriError,
@@ -31,6 +34,9 @@ use crate::{
     },
     streaming,
 };
+
+/// How many orders wait for the pods' manager.
+const ORDERS: usize = 64;
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +106,9 @@ impl Agent {
         let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
         facts.port = listener.port().unwrap_or(facts.port);
         tasks.spawn(listener.run(cancel.clone()));
-        let keeper = NodeKeeper { client, facts, runtimes, network, ready: ready_sender, recorder };
+        let conditions = ctx.conditions.subscribe();
+        let keeper = NodeKeeper { client, facts, runtimes, network, conditions, ready: ready_sender, recorder };
+        tasks.spawn(guard::run(Arc::clone(&ctx), cancel.clone()));
         tasks.spawn(keeper.run(cancel.clone()));
         if config.service_proxy == ServiceProxy::UserSpace {
             anyip::own(&config.service_cidr).await?;
@@ -184,6 +192,8 @@ fn context(
 ) -> Arc<Context> {
     let mine = Options { field_selector: Some(format!("spec.nodeName={}", config.node_name)), ..Options::default() };
     Arc::new(Context {
+        conditions: watch::Sender::default(),
+        orders: broadcast::Sender::new(ORDERS),
         node_name: config.node_name.clone(),
         host_ips: vec![config.node_ip],
         data_dir: config.data_dir.clone(),

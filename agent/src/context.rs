@@ -16,9 +16,15 @@ use k8s_openapi::{
 };
 use skiff_client::{Client, EventRecorder, EventType, Informer, recorder};
 
+use tokio::sync::{broadcast, watch};
+
 use crate::{
     cgroups::Cgroups,
-    pods::dns::{self, Names},
+    node::pressure::Conditions,
+    pods::{
+        dns::{self, Names},
+        model::Ended,
+    },
     runtime::router::{Runtime, Runtimes},
 };
 
@@ -29,8 +35,21 @@ const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 /// The node's own resolver configuration: behind a stub on loopback, which pods cannot reach, is the real one.
 const RESOLV_CONF: [&str; 2] = ["/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"];
 
+/// An order of the node to one of its pods: to end.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The pod.
+    pub uid: String,
+    /// Why.
+    pub ended: Ended,
+}
+
 /// What all parts of the agent share.
 pub struct Context {
+    /// What is short on the node.
+    pub conditions: watch::Sender<Conditions>,
+    /// Orders to pods.
+    pub orders: broadcast::Sender<Order>,
     /// The node's name.
     pub node_name: String,
     /// The node's addresses.
@@ -108,7 +127,12 @@ impl Context {
         let mut about = recorder::reference(pod);
         about.field_path = container.map(|name| {
             let inits = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
-            let list = if inits.iter().any(|init| init.name == name) { "initContainers" } else { "containers" };
+            let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
+            let list = match () {
+                () if inits.iter().any(|init| init.name == name) => "initContainers",
+                () if ephemeral.iter().any(|container| container.name == name) => "ephemeralContainers",
+                () => "containers",
+            };
             format!("spec.{list}{{{name}}}")
         });
         self.recorder.event_about(about, kind, reason, message.into());

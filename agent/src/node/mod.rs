@@ -1,8 +1,11 @@
 //! The node itself: registers, says how it is, renews its Lease, hands its podCIDR to the runtimes.
 
+pub(crate) mod guard;
+mod images;
 mod lease;
 mod machine;
 mod network;
+pub mod pressure;
 mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -45,6 +48,8 @@ pub struct NodeKeeper {
     pub runtimes: Runtimes,
     /// Set once the runtimes know the node's podCIDR: pods can be started.
     pub network: watch::Sender<bool>,
+    /// What is short on the node.
+    pub conditions: watch::Receiver<pressure::Conditions>,
     /// Set once the node was told to be Ready.
     pub ready: watch::Sender<bool>,
     /// For events about the node.
@@ -111,6 +116,7 @@ impl NodeKeeper {
         let selector = Some(format!("metadata.name={}", self.facts.name));
         let informer = informers.select::<Node>(None, &Options { field_selector: selector, ..Options::default() });
         let mut changes = informer.subscribe();
+        let mut conditions = self.conditions.clone();
         let mut tick = tokio::time::interval(HEARTBEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = Instant::now();
@@ -135,6 +141,7 @@ impl NodeKeeper {
             self.ready.send_replace(health.is_ready());
             tokio::select! {
                 _ = tick.tick() => {}
+                Ok(()) = conditions.changed() => {}
                 change = changes.next() => if change.is_none() { return },
             }
             node = newest(node, &informer);
@@ -158,6 +165,7 @@ impl NodeKeeper {
     /// How the runtimes are.
     async fn health(&self, cidr: Option<&str>) -> RuntimeHealth {
         let mut health = RuntimeHealth::new(cidr.is_some());
+        health.short = *self.conditions.borrow();
         for runtime in self.runtimes.all() {
             match runtime.cri.status(StatusRequest { verbose: false }).await {
                 Ok(answer) => health.add(answer),

@@ -62,6 +62,7 @@ pub fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory_bytes: u
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::needless_pass_by_value, reason = "tests")]
     use super::*;
     use crate::pods::tests::desired;
     use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerResources,
-    LinuxPodSandboxConfig, Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+    LinuxPodSandboxConfig, Mount, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
 };
 use k8s_openapi::api::core::v1::Container;
 use sha2::{Digest, Sha256};
@@ -136,6 +136,8 @@ pub struct ContainerInputs {
     pub mounts: Vec<Mount>,
     /// Where on the host the termination message is written to, if a file could be made.
     pub termination_file: Option<String>,
+    /// The container whose processes it is to see, by its id.
+    pub target_id: Option<String>,
     /// The node's folder of seccomp profiles.
     pub seccomp_root: String,
     /// How likely the kernel ends it when memory is short.
@@ -148,9 +150,14 @@ pub fn container(desired: &DesiredPod, container: &Container, inputs: ContainerI
     let mut labels: HashMap<String, String> = pod_labels(desired).into();
     labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
     let annotations = annotations(desired, container, &inputs, ports);
+    let mut context = security::container(desired.spec(), container, &inputs.seccomp_root);
+    if let (Some(namespaces), Some(target)) = (&mut context.namespace_options, &inputs.target_id) {
+        namespaces.set_pid(NamespaceMode::Target);
+        namespaces.target_id.clone_from(target);
+    }
     let linux = LinuxContainerConfig {
         resources: Some(LinuxContainerResources { oom_score_adj: inputs.oom_score_adj, ..resources(container) }),
-        security_context: Some(security::container(desired.spec(), container, &inputs.seccomp_root)),
+        security_context: Some(context),
     };
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: container.name.clone(), attempt: inputs.attempt }),

@@ -116,7 +116,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
     use super::*;
     use serde_json::json;
 

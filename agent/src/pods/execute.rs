@@ -4,8 +4,9 @@ use std::{net::IpAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_cri::v1::{
-    CreateContainerRequest, Mount, PodSandboxConfig, RemoveContainerRequest, RemovePodSandboxRequest,
-    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    ContainerFilter, ContainerState, ContainerStateValue, CreateContainerRequest, ListContainersRequest, Mount,
+    PodSandboxConfig, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StopContainerRequest, StopPodSandboxRequest,
 };
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, Pod, Secret},
@@ -297,7 +298,9 @@ impl Job {
         mounts.extend(self.hosts_file(container)?);
         let seccomp_root = self.ctx.seccomp_root();
         let oom_score_adj = cgroup::oom_score_adj(self.desired.spec(), container, self.ctx.memory_bytes);
+        let target_id = self.target(&container.name).await?;
         Ok(ContainerInputs {
+            target_id,
             attempt,
             image_ref,
             runtime_handler,
@@ -307,6 +310,25 @@ impl Job {
             seccomp_root,
             oom_score_adj,
         })
+    }
+
+    /// The container whose processes an ephemeral container is to see, if it names one.
+    async fn target(&self, name: &str) -> Result<Option<String>, String> {
+        let all = self.desired.spec().ephemeral_containers.iter().flatten();
+        let own = all.into_iter().find(|container| container.name == name);
+        let Some(target) = own.and_then(|own| own.target_container_name.clone()).filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let label_selector = [
+            (config::POD_UID.to_owned(), self.desired.uid().to_owned()),
+            (config::CONTAINER_NAME.to_owned(), target.clone()),
+        ];
+        let state = Some(ContainerStateValue { state: ContainerState::ContainerRunning.into() });
+        let filter = ContainerFilter { state, label_selector: label_selector.into(), ..ContainerFilter::default() };
+        let request = ListContainersRequest { filter: Some(filter) };
+        let listed = self.call(|cri| async move { cri.list_containers(request).await }).await;
+        let running = listed.map_err(|e| e.to_string())?.containers.into_iter().next();
+        running.map(|container| Some(container.id)).ok_or_else(|| format!("unable to find target container {target:?}"))
     }
 
     /// The container's `/etc/hosts`, unless it mounts one itself.

@@ -48,6 +48,7 @@ pub fn text(desired: &DesiredPod, ips: &[IpAddr], cluster_domain: &str, node: &s
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::pods::tests::desired;
     use serde_json::json;

@@ -20,7 +20,7 @@ use super::{
     worker::{Input, worker},
 };
 use crate::{
-    context::Context,
+    context::{Context, Order},
     runtime::watch::{Heard, watch},
 };
 
@@ -41,6 +41,7 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
         tokio::spawn(watch(Arc::clone(&runtime.cri), sender.clone(), cancel.clone()));
     }
     let rotating = tokio::spawn(rotate::run(Arc::clone(&ctx)));
+    let mut orders = ctx.orders.subscribe();
     let mut changes = ctx.pods.subscribe();
     let mut manager = Manager { ctx, workers: BTreeMap::new(), tasks: JoinSet::new(), cancel: cancel.clone() };
     loop {
@@ -50,6 +51,8 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
                 Some(change) => manager.changed(change).await,
                 None => break,
             },
+            // Orders that were missed are given again while what made them lasts.
+            order = orders.recv() => if let Ok(order) = order { manager.order(order) },
             Some(what) = heard.recv() => manager.heard(what).await,
             Some(ended) = manager.tasks.join_next() => manager.ended(ended),
         }
@@ -104,6 +107,12 @@ impl Manager {
     async fn gone(&mut self, uid: &str) {
         if let Some(inbox) = self.workers.get(uid) {
             let _ended = inbox.send(Input::Gone).await;
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        if let Some(inbox) = self.workers.get(&order.uid) {
+            let _full = inbox.try_send(Input::End(order.ended));
         }
     }
 

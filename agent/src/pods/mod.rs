@@ -7,6 +7,7 @@
 //! - [`worker`]: one task a pod, which runs actions and feeds what came of them back; [`manager`] starts the workers.
 //! - [`execute`]: the actions themselves, against CRI, each with a deadline.
 
+pub mod admission;
 pub mod cgroup;
 mod conditions;
 pub mod config;

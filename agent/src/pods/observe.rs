@@ -120,7 +120,8 @@ fn container(status: ContainerStatus, sandbox_id: &str) -> (String, Seen) {
 /// Keeps restart counts going and pods that are not to be restarted from running twice.
 pub fn recall_lost(desired: &DesiredPod, found: &mut Found, now: Timestamp) {
     let status = desired.api_status();
-    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let all = all.chain(&status.ephemeral_container_statuses).flatten();
     for known in all
         .filter(|known| known.container_id.is_some() && !found.containers.contains_key(&known.name))
         .collect::<Vec<_>>()

@@ -136,6 +136,8 @@ fn start_in(dir: tempfile::TempDir, api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node
     let client = Client::new(Keeping::new(Arc::clone(&api) as Arc<dyn Transport>, vault));
     let informers = Informers::new(client.clone(), cancel.clone());
     let ctx = Arc::new(Context {
+        conditions: watch::Sender::default(),
+        orders: broadcast::Sender::new(8),
         node_name: "n1".into(),
         host_ips: vec!["127.0.0.1".parse().unwrap()],
         data_dir: dir.path().to_owned(),
