@@ -10,13 +10,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use skiff_agent::{
-    Agent, Config as AgentConfig, Credentials, RuntimeEndpoint, ServiceProxy,
+    Agent, Config as AgentConfig, Credentials, PodNetwork, RuntimeEndpoint, ServiceProxy,
     runtime::process::{ProcessConfig, RuntimeProcess},
 };
 use skiff_server::{Config as ServerConfig, Datastore, Server, snapshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::token_flags::TokenFlags;
+use crate::{
+    oci::{Choice, Oci},
+    token_flags::TokenFlags,
+};
 
 /// How long everything together may take to end; what has not ended then is left to the operating system.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1900);
@@ -24,7 +27,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(1900);
 /// Threads of the asynchronous runtime: enough for a small machine, few enough for its memory.
 const WORKER_THREADS: usize = 4;
 
-/// The RuntimeClass handlers that the Wasm runtime serves. Without an OCI runtime it also takes pods without a class.
+/// The RuntimeClass handlers that the Wasm runtime serves. Where there is an OCI runtime that takes pods without a class.
 const WASM_HANDLERS: [&str; 2] = ["wasm", ""];
 
 /// Where the folder of `skiff server` is by default.
@@ -103,6 +106,8 @@ pub(crate) struct Defaults {
     pub(crate) snapshot_schedule: &'static str,
     /// Where the cluster's state is kept.
     pub(crate) datastore: Datastore,
+    /// The node's OCI runtime.
+    pub(crate) oci: Choice,
 }
 
 /// A running cluster.
@@ -128,7 +133,13 @@ pub(crate) struct Node {
     /// Its name.
     pub(crate) name: String,
     agent: Agent,
-    runtime: RuntimeProcess,
+    runtimes: NodeRuntimes,
+}
+
+/// The processes that run a node's pods.
+struct NodeRuntimes {
+    wasm: RuntimeProcess,
+    oci: Oci,
 }
 
 /// The asynchronous runtime of a process.
@@ -196,10 +207,10 @@ impl Cluster {
             if !with_agent {
                 return Ok(None);
             }
-            start_runtime(&data_dir, cancel.child_token()).await.map(Some)
+            start_runtimes(&defaults.oci, &data_dir, &cancel).await.map(Some)
         };
-        let (runtime, server) = tokio::join!(runtime, start_server(args, &defaults, &data_dir, cancel.child_token()));
-        let (runtime, server) = (runtime?, server?);
+        let (runtimes, server) = tokio::join!(runtime, start_server(args, &defaults, &data_dir, cancel.child_token()));
+        let (runtimes, server) = (runtimes?, server?);
         let server_ready_after = began.elapsed();
         let kubeconfig = args
             .write_kubeconfig
@@ -207,9 +218,9 @@ impl Cluster {
             .or(defaults.write_kubeconfig.clone())
             .unwrap_or_else(|| data_dir.join("kubeconfig"));
         server.write_kubeconfig(&kubeconfig).with_context(|| format!("writing {}", kubeconfig.display()))?;
-        let node = match runtime {
-            Some(runtime) => {
-                Some(start_node(args, &defaults, &data_dir, &server, runtime, cancel.child_token()).await?)
+        let node = match runtimes {
+            Some(runtimes) => {
+                Some(start_node(args, &defaults, &data_dir, &server, runtimes, cancel.child_token()).await?)
             }
             None => None,
         };
@@ -223,7 +234,7 @@ impl Cluster {
         let ended = tokio::time::timeout(SHUTDOWN_GRACE, async {
             if let Some(node) = self.node {
                 node.agent.stopped().await;
-                node.runtime.stopped().await;
+                node.runtimes.stopped().await;
             }
             self.server.stopped().await;
         });
@@ -235,6 +246,15 @@ impl Node {
     /// Waits until the node is Ready.
     pub(crate) async fn ready(&self) {
         self.agent.ready().await;
+    }
+}
+
+impl NodeRuntimes {
+    async fn stopped(self) {
+        self.wasm.stopped().await;
+        if let Some(containerd) = self.oci.process {
+            containerd.stopped().await;
+        }
     }
 }
 
@@ -264,14 +284,22 @@ fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("agent/wasm.sock")
 }
 
-async fn start_runtime(data_dir: &Path, cancel: CancellationToken) -> Result<RuntimeProcess> {
+/// Both runtimes beside each other. Without an OCI runtime the node runs Wasm alone.
+async fn start_runtimes(oci: &Choice, data_dir: &Path, cancel: &CancellationToken) -> Result<NodeRuntimes> {
+    let (wasm, oci) =
+        tokio::join!(start_wasm(data_dir, cancel.child_token()), Oci::start(oci, data_dir, cancel.child_token()));
+    Ok(NodeRuntimes { wasm: wasm?, oci })
+}
+
+async fn start_wasm(data_dir: &Path, cancel: CancellationToken) -> Result<RuntimeProcess> {
     let root = wasm_root(data_dir);
     std::fs::create_dir_all(&root).with_context(|| format!("making the folder {}", root.display()))?;
     let program = std::env::current_exe().context("finding this program")?;
     let socket = socket(data_dir);
     let args = ["wasm-runtime".into(), "--socket".into(), socket.clone().into(), "--root".into(), root.into()];
     let args = args.into_iter().chain(["--exit-on-stdin-close".into()]).collect();
-    RuntimeProcess::start(ProcessConfig { program, args, socket }, cancel).await.context("starting the Wasm runtime")
+    let process = ProcessConfig { program, args, env: vec![], log: None, socket, pid_file: None, renew: false };
+    RuntimeProcess::start(process, cancel).await.context("starting the Wasm runtime")
 }
 
 async fn start_server(
@@ -311,7 +339,7 @@ async fn start_node(
     defaults: &Defaults,
     data_dir: &Path,
     server: &Server,
-    runtime: RuntimeProcess,
+    runtimes: NodeRuntimes,
     cancel: CancellationToken,
 ) -> Result<Node> {
     let name = args.node_name.clone().map_or_else(host_name, Ok)?;
@@ -323,13 +351,11 @@ async fn start_node(
         node_ip,
         kubelet_port: args.kubelet_port.unwrap_or(defaults.kubelet_port),
         data_dir: data_dir.join("agent"),
-        runtimes: vec![RuntimeEndpoint {
-            socket: socket(data_dir),
-            handlers: WASM_HANDLERS.map(str::to_owned).to_vec(),
-        }],
+        runtimes: endpoints(&runtimes.oci, data_dir),
         max_pods: args.max_pods,
         service_proxy: ServiceProxy::UserSpace,
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
+        without_oci: runtimes.oci.endpoint.as_ref().err().cloned(),
         credentials: Credentials {
             server_ca: server.server_ca().to_owned(),
             client_ca: server.client_ca().to_owned(),
@@ -340,7 +366,17 @@ async fn start_node(
         },
     };
     let agent = Agent::start(config, cancel).await.context("starting the node")?;
-    Ok(Node { name, agent, runtime })
+    Ok(Node { name, agent, runtimes })
+}
+
+/// The runtimes' sockets, the OCI runtime's first.
+fn endpoints(oci: &Oci, data_dir: &Path) -> Vec<RuntimeEndpoint> {
+    let wasm = RuntimeEndpoint {
+        socket: socket(data_dir),
+        handlers: WASM_HANDLERS.map(str::to_owned).to_vec(),
+        network: PodNetwork::AnyIp,
+    };
+    oci.endpoint.clone().ok().into_iter().chain([wasm]).collect()
 }
 
 /// The host's name as a node's name: lower case, without what a DNS name cannot hold.

@@ -11,7 +11,10 @@ use skiff_server::Datastore;
 use skiff_wasm::images::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ClusterArgs, Defaults, cancel_on_signals, dev_data_dir, runtime, wasm_root};
+use crate::{
+    cluster::{Cluster, ClusterArgs, Defaults, cancel_on_signals, dev_data_dir, runtime, wasm_root},
+    oci::Choice,
+};
 
 /// How long the start may take before it says what it waits for.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +48,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         write_kubeconfig: None,
         snapshot_schedule: "",
         datastore: Datastore::Embedded,
+        oci: Choice::Without("skiff dev runs Wasm pods alone; OCI pods need skiff server"),
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

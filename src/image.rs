@@ -1,10 +1,10 @@
 //! `skiff image import|list|remove`: images of this machine's node, without a registry.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use skiff_wasm::images::Store;
+use skiff_wasm::images::{ImageError, Store};
 
 /// The options of the command.
 #[derive(clap::Args)]
@@ -45,13 +45,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let root = crate::cluster::wasm_root(&data_dir);
     let store = Store::open(&root).with_context(|| format!("opening the image store of {}", data_dir.display()))?;
     match args.command {
-        Command::Import { file, name } => {
-            let imported =
-                store.import(&file, name.as_deref()).with_context(|| format!("importing {}", file.display()))?;
-            for image in imported.images {
-                println!("{} {}", image.reference, image.manifest);
-            }
-        }
+        Command::Import { file, name } => import(&store, &file, name.as_deref(), &data_dir)?,
         Command::List => {
             println!("{:<56} {:<19} SIZE", "IMAGE", "DIGEST");
             for image in store.list()? {
@@ -68,6 +62,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Wasm goes into the Wasm runtime's store, an archive of containers into the node's containerd.
+fn import(store: &Store, file: &Path, name: Option<&str>, data_dir: &Path) -> Result<()> {
+    let context = || format!("importing {}", file.display());
+    match store.import(file, name) {
+        Ok(imported) => imported.images.iter().for_each(|image| println!("{} {}", image.reference, image.manifest)),
+        Err(ImageError::NotWasm) => {
+            let data_dir = std::path::absolute(data_dir)?;
+            let names = crate::cluster::runtime()?.block_on(crate::oci::import(file, &data_dir));
+            names.with_context(context)?.iter().for_each(|name| println!("{name}"));
+        }
+        Err(error) => return Err(error).with_context(context),
     }
     Ok(())
 }

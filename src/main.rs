@@ -5,6 +5,7 @@ mod config_file;
 mod datastore_flags;
 mod dev;
 mod image;
+mod oci;
 mod output;
 mod server;
 mod snapshot;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime},
     datastore_flags::DatastoreFlags,
+    oci::Choice,
 };
 
 /// When snapshots are made by default, as k3s does: at noon and midnight.
@@ -26,6 +27,10 @@ pub(crate) struct Args {
     /// Runs the control plane alone.
     #[arg(long, env = "SKIFF_DISABLE_AGENT")]
     disable_agent: bool,
+    /// The CRI socket of a containerd that runs already, or `none` for a node that runs Wasm alone; by default skiff
+    /// runs its own, from the distribution's packages.
+    #[arg(long, env = "SKIFF_CONTAINER_RUNTIME_ENDPOINT")]
+    container_runtime_endpoint: Option<String>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -40,6 +45,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         write_kubeconfig: Some(PathBuf::from("/etc/skiff/skiff.yaml")),
         snapshot_schedule: SNAPSHOT_SCHEDULE,
         datastore: args.datastore.datastore()?,
+        oci: Choice::of(args.container_runtime_endpoint.as_deref()),
     };
     runtime()?.block_on(async {
         let cancel = CancellationToken::new();

@@ -1,31 +1,43 @@
 //! Puts the node together and keeps it until it is told to end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use k8s_cri::v1::VersionRequest;
-use k8s_openapi::{
-    api::{
-        core::v1::{Pod, Service},
-        discovery::v1::EndpointSlice,
-        node::v1::RuntimeClass,
-    },
-    apimachinery::pkg::api::resource::Quantity,
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+    node::v1::RuntimeClass,
 };
 use skiff_api::request::Options;
 use skiff_client::{Client, EventRecorder, Informers, https};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, ServiceProxy,
+    cgroups::Cgroups,
     context::{Context, make_dir},
+    keep::{
+        transport::Keeping,
+        vault::{Vault, VaultError},
+    },
     net::{anyip, services},
-    node::{Facts, Machine, NodeKeeper},
+    node::{Facts, Machine, NodeKeeper, guard},
     pods::manager,
-    runtime::{Cri, CriError, grpc::CriSocket, router::Runtimes},
+    runtime::{
+        Cri, CriError,
+        grpc::CriSocket,
+        router::{Runtime, Runtimes},
+    },
     streaming,
     volumes::sources::Sources,
 };
+
+/// How many orders wait for the pods' manager.
+const ORDERS: usize = 64;
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +54,9 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// What is kept for times without the server cannot be read or written.
+    #[error("the node's own copy of what it runs")]
+    Vault(#[from] VaultError),
     /// A container runtime does not answer.
     #[error("the container runtime at {socket} does not answer")]
     Runtime {
@@ -72,7 +87,7 @@ impl Agent {
         make_dir(&config.data_dir)
             .map_err(|source| AgentError::Folder { folder: config.data_dir.display().to_string(), source })?;
         let client = connect(&config)?;
-        let (runtimes, runtime_name, runtime_version) = runtimes(&config).await?;
+        let (runtimes, runtime_version) = runtimes(&config).await?;
         let mut facts = Facts {
             name: config.node_name.clone(),
             ip: config.node_ip,
@@ -81,25 +96,20 @@ impl Agent {
             machine: Machine::read(&config.data_dir),
             runtime_version,
             handlers: runtimes.handlers().map(str::to_owned).collect(),
+            without_oci: config.without_oci.clone(),
         };
         let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name, cancel.clone());
         let (network, network_ready) = watch::channel(false);
         let (ready_sender, ready) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let informers = Informers::new(client.clone(), cancel.clone());
-        let ctx = context(
-            &config,
-            client.clone(),
-            recorder.clone(),
-            &informers,
-            runtimes.clone(),
-            runtime_name,
-            facts.allocatable(),
-        );
+        let ctx = context(&config, client.clone(), recorder.clone(), &informers, runtimes.clone(), &facts);
         let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
         facts.port = listener.port().unwrap_or(facts.port);
         tasks.spawn(listener.run(cancel.clone()));
-        let keeper = NodeKeeper { client, facts, runtimes, network, ready: ready_sender, recorder };
+        let conditions = ctx.conditions.subscribe();
+        let keeper = NodeKeeper { client, facts, runtimes, network, conditions, ready: ready_sender, recorder };
+        tasks.spawn(guard::run(Arc::clone(&ctx), cancel.clone()));
         tasks.spawn(keeper.run(cancel.clone()));
         if config.service_proxy == ServiceProxy::UserSpace {
             anyip::own(&config.service_cidr).await?;
@@ -151,24 +161,26 @@ fn connect(config: &Config) -> Result<Client, AgentError> {
         identity,
         user_agent: "skiff-agent".to_owned(),
     })?;
-    Ok(Client::new(transport))
+    let vault = Vault::open(&config.data_dir.join("kept"))?;
+    Ok(Client::new(Keeping::new(transport, vault)))
 }
 
-async fn runtimes(config: &Config) -> Result<(Runtimes, String, String), AgentError> {
-    let mut all: Vec<(Arc<dyn Cri>, Vec<String>)> = vec![];
-    let mut first = None;
+/// The runtimes, and what the node says that it runs: name and version of the first.
+async fn runtimes(config: &Config) -> Result<(Runtimes, String), AgentError> {
+    let mut all = vec![];
+    let mut shown = None;
     for endpoint in &config.runtimes {
         let cri = CriSocket::new(&endpoint.socket);
         let version = cri
             .version(VersionRequest::default())
             .await
             .map_err(|source| AgentError::Runtime { socket: endpoint.socket.display().to_string(), source })?;
-        first.get_or_insert((version.runtime_name, version.runtime_version));
-        all.push((Arc::new(cri), endpoint.handlers.clone()));
+        let name = version.runtime_name;
+        shown.get_or_insert_with(|| format!("{name}://{}", version.runtime_version));
+        let (handlers, network) = (endpoint.handlers.clone(), endpoint.network.clone());
+        all.push(Runtime { cri: Arc::new(cri), name, handlers, network });
     }
-    let (name, version) = first.unwrap_or_default();
-    let text = format!("{name}://{version}");
-    Ok((Runtimes::new(all), name, text))
+    Ok((Runtimes::new(all), shown.unwrap_or_default()))
 }
 
 fn context(
@@ -177,11 +189,12 @@ fn context(
     recorder: EventRecorder,
     informers: &Informers,
     runtimes: Runtimes,
-    runtime_name: String,
-    allocatable: BTreeMap<String, Quantity>,
+    facts: &Facts,
 ) -> Arc<Context> {
     let mine = Options { field_selector: Some(format!("spec.nodeName={}", config.node_name)), ..Options::default() };
     Arc::new(Context {
+        conditions: watch::Sender::default(),
+        orders: broadcast::Sender::new(ORDERS),
         node_name: config.node_name.clone(),
         host_ips: vec![config.node_ip],
         data_dir: config.data_dir.clone(),
@@ -189,8 +202,9 @@ fn context(
         client,
         recorder,
         runtimes,
-        runtime_name,
-        allocatable,
+        cgroups: Cgroups::default(),
+        memory_bytes: facts.machine.memory_kib * 1024,
+        allocatable: facts.allocatable(),
         pods: informers.select::<Pod>(None, &mine),
         services: informers.of::<Service>(),
         runtime_classes: informers.of::<RuntimeClass>(),

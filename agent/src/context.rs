@@ -16,10 +16,41 @@ use k8s_openapi::{
 };
 use skiff_client::{Client, EventRecorder, EventType, Informer, recorder};
 
-use crate::{runtime::router::Runtimes, volumes::sources::Sources};
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    cgroups::Cgroups,
+    node::pressure::Conditions,
+    pods::{
+        dns::{self, Names},
+        model::Ended,
+    },
+    runtime::router::{Runtime, Runtimes},
+    volumes::sources::Sources,
+};
+
+/// The domain that the names of Services are in.
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The Service of the cluster's DNS.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+/// The node's own resolver configuration: behind a stub on loopback, which pods cannot reach, is the real one.
+const RESOLV_CONF: [&str; 2] = ["/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"];
+
+/// An order of the node to one of its pods: to end.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The pod.
+    pub uid: String,
+    /// Why.
+    pub ended: Ended,
+}
 
 /// What all parts of the agent share.
 pub struct Context {
+    /// What is short on the node.
+    pub conditions: watch::Sender<Conditions>,
+    /// Orders to pods.
+    pub orders: broadcast::Sender<Order>,
     /// The node's name.
     pub node_name: String,
     /// The node's addresses.
@@ -32,8 +63,10 @@ pub struct Context {
     pub recorder: EventRecorder,
     /// The container runtimes.
     pub runtimes: Runtimes,
-    /// The runtime's name, the scheme of container IDs.
-    pub runtime_name: String,
+    /// The machine's cgroups.
+    pub cgroups: Cgroups,
+    /// The machine's memory.
+    pub memory_bytes: u64,
     /// What the node can give.
     pub allocatable: BTreeMap<String, Quantity>,
     /// The pods of this node.
@@ -70,12 +103,39 @@ impl Context {
         self.runtime_classes.get("", &class).map_or(class, |class| class.handler.clone())
     }
 
+    /// The runtime of a pod; `None` where no runtime serves its RuntimeClass.
+    pub fn runtime(&self, pod: &Pod) -> Option<&Runtime> {
+        self.runtimes.of(&self.handler(pod))
+    }
+
+    /// Where seccomp profiles of the type `Localhost` are.
+    pub fn seccomp_root(&self) -> String {
+        self.data_dir.join("seccomp").display().to_string()
+    }
+
+    /// What is known of names now: the cluster's DNS is there once its Service is.
+    pub fn names(&self) -> Names {
+        let service = self.services.get(DNS_SERVICE.0, DNS_SERVICE.1);
+        let address = service.and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
+        let node = RESOLV_CONF.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        Names {
+            server: address.filter(|address| address != "None" && !address.is_empty()),
+            domain: CLUSTER_DOMAIN.to_owned(),
+            node: dns::parse(&node),
+        }
+    }
+
     /// Records an event about a pod, or one container of it.
     pub fn event(&self, pod: &Pod, container: Option<&str>, kind: EventType, reason: &str, message: impl Into<String>) {
         let mut about = recorder::reference(pod);
         about.field_path = container.map(|name| {
             let inits = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
-            let list = if inits.iter().any(|init| init.name == name) { "initContainers" } else { "containers" };
+            let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
+            let list = match () {
+                () if inits.iter().any(|init| init.name == name) => "initContainers",
+                () if ephemeral.iter().any(|container| container.name == name) => "ephemeralContainers",
+                () => "containers",
+            };
             format!("spec.{list}{{{name}}}")
         });
         self.recorder.event_about(about, kind, reason, message.into());

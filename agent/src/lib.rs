@@ -4,13 +4,16 @@
 //! - [`runtime`]: CRI runtimes, and the supervision of the Wasm runtime's process.
 //! - [`volumes`], [`probes`]: what pods have and how they are asked how they are.
 //! - [`node`]: the Node object, its status and its Lease.
+//! - [`keep`]: what the node needs to go on without the server.
 //! - [`net`]: Services on this node.
 //! - [`streaming`]: the node's HTTPS API: logs, exec, attach, port-forward.
 //!
 //! Entry point: [`Agent::start`].
 
 mod agent;
+pub mod cgroups;
 mod context;
+pub mod keep;
 pub mod net;
 pub mod node;
 pub mod pods;
@@ -45,6 +48,8 @@ pub struct Config {
     pub service_proxy: ServiceProxy,
     /// The range of Service addresses, made this machine's own where Services are proxied in user space.
     pub service_cidr: String,
+    /// Why the node runs no OCI containers, if it does not: shown in its conditions.
+    pub without_oci: Option<String>,
     /// Certificates and keys.
     pub credentials: Credentials,
 }
@@ -56,6 +61,24 @@ pub struct RuntimeEndpoint {
     pub socket: PathBuf,
     /// Handlers that it serves; `""` is that of pods without a RuntimeClass.
     pub handlers: Vec<String>,
+    /// How its pods get their addresses.
+    pub network: PodNetwork,
+}
+
+/// How the pods of a runtime get their addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// From a range that is routed to the machine itself; the runtime binds them.
+    AnyIp,
+    /// On a bridge, by CNI plugins.
+    Bridge {
+        /// The bridge's name.
+        name: String,
+        /// The folder that the runtime reads the CNI configuration from.
+        configuration: PathBuf,
+        /// The folder where addresses that are given out are noted.
+        leases: PathBuf,
+    },
 }
 
 /// How Services are proxied.

@@ -15,39 +15,66 @@ pub(crate) enum AddressError {
     NoRange,
 }
 
-/// The node's range.
+/// One range of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Range {
+struct Part {
     base: u32,
     size: u32,
 }
 
+/// The node's ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Range {
+    parts: Vec<Part>,
+}
+
 /// The shortest and longest prefix taken: a /8 holds more pods than any node, a /29 leaves five addresses.
 const PREFIXES: std::ops::RangeInclusive<u32> = 8..=29;
-/// Addresses at the range's start that no pod gets: the network's own, and that of a bridge or router.
+/// Most ranges of a node: a /8 without one of its /24s has 16.
+const MAX_PARTS: usize = 32;
+/// Addresses at a range's start that no pod gets: the network's own, and that of a bridge or router.
 const RESERVED: u32 = 2;
 
 impl Range {
-    /// Parses CRI's `pod_cidr`; of a dual-stack list the first IPv4 range counts.
+    /// Parses CRI's `pod_cidr`; all IPv4 ranges of a list count.
     pub(crate) fn parse(cidrs: &str) -> Result<Self, AddressError> {
-        let parse_one = |cidr: &str| -> Option<Self> {
+        let parse_one = |cidr: &str| -> Option<Part> {
             let (address, prefix) = cidr.trim().split_once('/')?;
             let address: Ipv4Addr = address.parse().ok()?;
             let prefix: u32 = prefix.parse().ok().filter(|prefix| PREFIXES.contains(prefix))?;
             let size = 1u32 << (32 - prefix);
-            Some(Self { base: u32::from(address) & !(size - 1), size })
+            Some(Part { base: u32::from(address) & !(size - 1), size })
         };
-        cidrs.split(',').find_map(parse_one).ok_or_else(|| AddressError::Range(cidrs.to_owned()))
+        let parts: Vec<Part> = cidrs.split(',').filter_map(parse_one).take(MAX_PARTS).collect();
+        if parts.is_empty() { Err(AddressError::Range(cidrs.to_owned())) } else { Ok(Self { parts }) }
     }
 
-    /// How many pods can have an address: all but the reserved ones and the broadcast address.
-    fn usable(self) -> u32 {
-        self.size - RESERVED - 1
+    /// How many pods can have an address.
+    fn usable(&self) -> u32 {
+        self.parts.iter().map(|part| part.usable()).fold(0, u32::saturating_add)
+    }
+
+    /// The address of a place in the range.
+    fn at(&self, mut offset: u32) -> Option<u32> {
+        for part in &self.parts {
+            match offset.checked_sub(part.usable()) {
+                Some(beyond) => offset = beyond,
+                None => return Some(part.base + RESERVED + offset),
+            }
+        }
+        None
     }
 
     /// Whether the addresses are this machine's alone (`skiff dev`).
-    pub(crate) fn is_loopback(self) -> bool {
-        Ipv4Addr::from(self.base).is_loopback()
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.parts.iter().all(|part| Ipv4Addr::from(part.base).is_loopback())
+    }
+}
+
+impl Part {
+    /// All but the reserved ones and the broadcast address.
+    fn usable(self) -> u32 {
+        self.size - RESERVED - 1
     }
 }
 
@@ -62,28 +89,29 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn set_range(&mut self, range: Range) {
-        if self.range != Some(range) {
+        if self.range.as_ref() != Some(&range) {
             self.range = Some(range);
             self.next = 0;
         }
     }
 
-    pub(crate) fn range(&self) -> Option<Range> {
-        self.range
+    pub(crate) fn range(&self) -> Option<&Range> {
+        self.range.as_ref()
     }
 
     /// Takes a free address.
     pub(crate) fn take(&mut self) -> Result<Ipv4Addr, AddressError> {
-        let range = self.range.ok_or(AddressError::NoRange)?;
-        for step in 0..range.usable() {
-            let offset = (self.next + step) % range.usable();
-            let address = range.base + RESERVED + offset;
+        let range = self.range.as_ref().ok_or(AddressError::NoRange)?;
+        let usable = range.usable();
+        for step in 0..usable {
+            let offset = (self.next + step) % usable;
+            let Some(address) = range.at(offset) else { break };
             if self.used.insert(address) {
                 self.next = offset + 1;
                 return Ok(Ipv4Addr::from(address));
             }
         }
-        Err(AddressError::Exhausted(range.usable()))
+        Err(AddressError::Exhausted(usable))
     }
 
     /// Gives an address back.
@@ -105,11 +133,21 @@ mod tests {
             ("fd00::/64,10.0.0.0/29", "10.0.0.0", 8),
         ] {
             let range = Range::parse(text).unwrap();
-            assert_eq!((Ipv4Addr::from(range.base).to_string().as_str(), range.size), (base, size));
+            let part = range.parts[0];
+            assert_eq!((Ipv4Addr::from(part.base).to_string().as_str(), part.size), (base, size));
         }
         for text in ["", "10.0.0.0", "10.0.0.0/30", "10.0.0.0/7", "fd00::/64", "x/24", "10.0.0.0/99999999999"] {
             assert!(Range::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn all_parts_of_a_list_are_used() {
+        let mut pool = Pool::default();
+        pool.set_range(Range::parse("10.0.0.8/29,10.0.0.16/29").unwrap());
+        let taken: HashSet<_> = (0..10).map(|_| pool.take().unwrap().octets()[3]).collect();
+        assert_eq!(taken, [10, 11, 12, 13, 14, 18, 19, 20, 21, 22].into());
+        assert_eq!(pool.take(), Err(AddressError::Exhausted(10)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The node's part of the cluster's network.
 
 pub mod anyip;
+pub mod cni;
 pub mod services;

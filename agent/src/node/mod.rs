@@ -1,12 +1,16 @@
 //! The node itself: registers, says how it is, renews its Lease, hands its podCIDR to the runtimes.
 
+pub(crate) mod guard;
+mod images;
 mod lease;
 mod machine;
+mod network;
+pub mod pressure;
 mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_cri::v1::{NetworkConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest};
+use k8s_cri::v1::StatusRequest;
 use k8s_openapi::{
     api::core::v1::{Node, NodeSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -23,9 +27,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{net::anyip, runtime::router::Runtimes};
+use crate::runtime::router::Runtimes;
 pub use machine::Machine;
-pub use status::{Facts, RuntimeHealth};
+pub use status::{Facts, RuntimeHealth, architecture};
 
 /// How often the runtimes are asked how they are, and the Lease is renewed (the kubelet's default).
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -44,6 +48,8 @@ pub struct NodeKeeper {
     pub runtimes: Runtimes,
     /// Set once the runtimes know the node's podCIDR: pods can be started.
     pub network: watch::Sender<bool>,
+    /// What is short on the node.
+    pub conditions: watch::Receiver<pressure::Conditions>,
     /// Set once the node was told to be Ready.
     pub ready: watch::Sender<bool>,
     /// For events about the node.
@@ -53,26 +59,33 @@ pub struct NodeKeeper {
 impl NodeKeeper {
     /// Keeps the node until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
+        let mut configured = None;
         let node = tokio::select! {
             () = cancel.cancelled() => return,
-            node = self.register() => node,
+            node = self.register(&mut configured) => node,
         };
         let uid = node.metadata.uid.clone().unwrap_or_default();
         let lease = tokio::spawn(lease::keep(self.client.clone(), self.facts.name.clone(), uid, cancel.clone()));
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = self.keep(node, &cancel) => {}
+            () = self.keep(node, configured, &cancel) => {}
         }
         let _ended = lease.await;
     }
 
     /// Makes the Node object, or takes over the one that is there; tries until the API server answers.
-    async fn register(&self) -> Node {
+    /// Meanwhile pods can run if the node's range is known from before.
+    async fn register(&self, configured: &mut Option<String>) -> Node {
         let mut delay = backoff::Backoff::new(AGAIN.0, AGAIN.1);
         loop {
             match self.try_register().await {
                 Ok(node) => return node,
                 Err(e) => tracing::warn!(error = %e, "the node cannot register yet"),
+            }
+            if configured.is_none()
+                && let Ok(kept) = self.client.get::<Node>("", &self.facts.name).await
+            {
+                self.configure(&kept, configured).await;
             }
             tokio::time::sleep(delay.next(backoff::random())).await;
         }
@@ -98,14 +111,14 @@ impl NodeKeeper {
         }
     }
 
-    async fn keep(&self, mut node: Node, cancel: &CancellationToken) {
+    async fn keep(&self, mut node: Node, mut configured: Option<String>, cancel: &CancellationToken) {
         let informers = Informers::new(self.client.clone(), cancel.child_token());
         let selector = Some(format!("metadata.name={}", self.facts.name));
         let informer = informers.select::<Node>(None, &Options { field_selector: selector, ..Options::default() });
         let mut changes = informer.subscribe();
+        let mut conditions = self.conditions.clone();
         let mut tick = tokio::time::interval(HEARTBEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut configured: Option<String> = None;
         let mut written = Instant::now();
         let mut again = backoff::Backoff::new(AGAIN.0, AGAIN.1);
         loop {
@@ -128,6 +141,7 @@ impl NodeKeeper {
             self.ready.send_replace(health.is_ready());
             tokio::select! {
                 _ = tick.tick() => {}
+                Ok(()) = conditions.changed() => {}
                 change = changes.next() => if change.is_none() { return },
             }
             node = newest(node, &informer);
@@ -138,17 +152,9 @@ impl NodeKeeper {
     async fn configure(&self, node: &Node, configured: &mut Option<String>) -> Option<String> {
         let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty())?;
         if configured.as_ref() != Some(&cidr) {
-            if let Err(e) = anyip::own(&cidr).await {
-                tracing::error!(error = &e as &dyn std::error::Error, "the pods' addresses cannot be bound");
+            if let Err(e) = network::set_up(&self.runtimes, &cidr).await {
+                tracing::error!(error = &e as &dyn std::error::Error, "the pods have no network");
                 return None;
-            }
-            for cri in self.runtimes.all() {
-                let network_config = Some(NetworkConfig { pod_cidr: cidr.clone() });
-                let runtime_config = Some(RuntimeConfig { network_config });
-                if let Err(e) = cri.update_runtime_config(UpdateRuntimeConfigRequest { runtime_config }).await {
-                    tracing::warn!(error = %e, "a runtime did not take the podCIDR");
-                    return None;
-                }
             }
             *configured = Some(cidr.clone());
             self.network.send_replace(true);
@@ -159,8 +165,9 @@ impl NodeKeeper {
     /// How the runtimes are.
     async fn health(&self, cidr: Option<&str>) -> RuntimeHealth {
         let mut health = RuntimeHealth::new(cidr.is_some());
-        for cri in self.runtimes.all() {
-            match cri.status(StatusRequest { verbose: false }).await {
+        health.short = *self.conditions.borrow();
+        for runtime in self.runtimes.all() {
+            match runtime.cri.status(StatusRequest { verbose: false }).await {
                 Ok(answer) => health.add(answer),
                 Err(e) => health.away(&e.to_string()),
             }

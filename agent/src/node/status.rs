@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use skiff_api::quantity;
 
-use super::Machine;
+use super::{Machine, pressure::Conditions};
 
 /// The version that the node says it is.
 const KUBELET_VERSION: &str = "v1.36.2+skiff";
@@ -21,6 +21,12 @@ const KUBELET_VERSION: &str = "v1.36.2+skiff";
 const DISK_RESERVED_PERCENT: u64 = 10;
 /// How much memory is not given to pods (the kubelet's eviction threshold).
 const MEMORY_RESERVED_KIB: u64 = 100 * 1024;
+
+/// The label that says whether the node runs OCI containers.
+const OCI_LABEL: &str = "skiff.dev/oci";
+
+/// The condition that says so too.
+const OCI_CONDITION: &str = "OCIReady";
 
 /// What does not change of a node.
 #[derive(Clone, Debug)]
@@ -39,10 +45,12 @@ pub struct Facts {
     pub runtime_version: String,
     /// The handlers that its runtimes serve.
     pub handlers: Vec<String>,
+    /// Why it runs no OCI containers, if it does not.
+    pub without_oci: Option<String>,
 }
 
 /// `amd64` and the like.
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -54,6 +62,7 @@ impl Facts {
     /// The labels that a node gives itself.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let pairs = [
+            (OCI_LABEL, if self.without_oci.is_none() { "true" } else { "false" }),
             ("kubernetes.io/hostname", self.name.as_str()),
             ("kubernetes.io/os", "linux"),
             ("kubernetes.io/arch", architecture()),
@@ -94,6 +103,8 @@ impl Facts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeHealth {
     problems: Vec<String>,
+    /// What is short on the node.
+    pub short: Conditions,
     features: BTreeMap<String, (bool, bool)>,
 }
 
@@ -148,7 +159,10 @@ impl RuntimeHealth {
 /// The status; transition times of what did not change are kept.
 pub(super) fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let known = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let fine = |kind: &str, reason: &str, message: &str| condition(known, kind, false, reason, message, now);
+    let short = |kind: &str, is: bool, (bad, good): (&str, &str), what: (&str, &str)| {
+        let (reason, message) = if is { (bad, what.0) } else { (good, what.1) };
+        condition(known, kind, is, reason, message, now)
+    };
     let ready = match health.is_ready() {
         true => condition(known, "Ready", true, "KubeletReady", "kubelet is posting ready status", now),
         false => condition(known, "Ready", false, "KubeletNotReady", &joined(&health.problems), now),
@@ -158,10 +172,26 @@ pub(super) fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&Node
         capacity: Some(facts.capacity()),
         allocatable: Some(facts.allocatable()),
         conditions: Some(vec![
-            fine("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            fine("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            fine("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            short(
+                "MemoryPressure",
+                health.short.memory,
+                ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+                ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+            ),
+            short(
+                "DiskPressure",
+                health.short.disk,
+                ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+                ("kubelet has disk pressure", "kubelet has no disk pressure"),
+            ),
+            short(
+                "PIDPressure",
+                health.short.pids,
+                ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+                ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+            ),
             ready,
+            oci(facts, known, now),
         ]),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: facts.port.into() }),
@@ -169,6 +199,17 @@ pub(super) fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&Node
         node_info: Some(info(facts)),
         runtime_handlers: Some(handlers(facts, health)),
         ..NodeStatus::default()
+    }
+}
+
+/// skiff's own condition: whether the node runs OCI containers, and what mends it if it does not.
+fn oci(facts: &Facts, known: &[NodeCondition], now: Timestamp) -> NodeCondition {
+    match &facts.without_oci {
+        None => condition(known, OCI_CONDITION, true, "RuntimeFound", "the node runs OCI and Wasm pods", now),
+        Some(why) => {
+            let message = format!("the node runs Wasm pods alone: {why}");
+            condition(known, OCI_CONDITION, false, "NoRuntime", &message, now)
+        }
     }
 }
 

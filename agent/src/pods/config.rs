@@ -1,15 +1,15 @@
 //! What a runtime is told of a sandbox and of a container: the CRI messages, as a kubelet fills them.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::PathBuf};
 
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerResources,
-    Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+    LinuxPodSandboxConfig, Mount, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
 };
 use k8s_openapi::api::core::v1::Container;
 use sha2::{Digest, Sha256};
 
-use super::{env, model::DesiredPod};
+use super::{env, model::DesiredPod, security};
 use crate::quantity;
 
 /// The label with the pod's name.
@@ -26,9 +26,11 @@ pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
 pub const CONTAINER_PORTS: &str = "io.kubernetes.container.ports";
 /// The annotation with the path of the termination message on the host.
 pub const TERMINATION_FILE: &str = "skiff.io/termination-message-file";
+/// The annotation with the container's `terminationMessagePolicy`.
+pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 
 /// The period of a CPU quota.
-const CPU_PERIOD_US: i64 = 100_000;
+pub(super) const CPU_PERIOD_US: i64 = 100_000;
 /// The least CPU shares that cgroups take.
 const MIN_SHARES: i64 = 2;
 
@@ -38,27 +40,51 @@ pub fn spec_hash(container: &Container) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What a sandbox's configuration is made of besides its spec.
+#[derive(Clone, Debug, Default)]
+pub struct SandboxInputs {
+    /// Which try it is.
+    pub attempt: u32,
+    /// Where the pod's containers log.
+    pub log_directory: PathBuf,
+    /// How it resolves names.
+    pub dns: DnsConfig,
+    /// The pod's cgroup; empty where its containers have none.
+    pub cgroup_parent: String,
+    /// The node's folder of seccomp profiles.
+    pub seccomp_root: String,
+}
+
 /// The sandbox of a pod.
-pub fn sandbox(desired: &DesiredPod, attempt: u32, log_directory: &Path, dns: DnsConfig) -> PodSandboxConfig {
+pub fn sandbox(desired: &DesiredPod, inputs: SandboxInputs) -> PodSandboxConfig {
     let spec = desired.spec();
     let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
     let mut labels: HashMap<String, String> =
         desired.pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
     labels.extend(pod_labels(desired));
+    let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
+    let linux = LinuxPodSandboxConfig {
+        cgroup_parent: inputs.cgroup_parent,
+        security_context: Some(security::sandbox(spec, &inputs.seccomp_root)),
+        sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
+        resources: Some(super::cgroup::limits(spec)),
+        ..LinuxPodSandboxConfig::default()
+    };
     PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
             name: desired.name().to_owned(),
             uid: desired.uid().to_owned(),
             namespace: desired.namespace().to_owned(),
-            attempt,
+            attempt: inputs.attempt,
         }),
-        hostname: hostname(desired),
-        log_directory: log_directory.display().to_string(),
-        dns_config: Some(dns),
+        // On the node's network a pod has the node's name.
+        hostname: if spec.host_network == Some(true) { String::new() } else { hostname(desired) },
+        log_directory: inputs.log_directory.display().to_string(),
+        dns_config: Some(inputs.dns),
         port_mappings: ports.map(port_mapping).collect(),
         labels,
         annotations: desired.pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
-        linux: Some(k8s_cri::v1::LinuxPodSandboxConfig::default()),
+        linux: Some(linux),
         windows: None,
     }
 }
@@ -66,7 +92,7 @@ pub fn sandbox(desired: &DesiredPod, attempt: u32, log_directory: &Path, dns: Dn
 /// The longest host name that Linux takes.
 const MAX_HOSTNAME: usize = 63;
 
-fn hostname(desired: &DesiredPod) -> String {
+pub(super) fn hostname(desired: &DesiredPod) -> String {
     let spec = desired.spec();
     let name = spec.hostname_override.as_deref().or(spec.hostname.as_deref()).filter(|name| !name.is_empty());
     let name: String = name.unwrap_or(desired.name()).chars().take(MAX_HOSTNAME).collect();
@@ -110,6 +136,12 @@ pub struct ContainerInputs {
     pub mounts: Vec<Mount>,
     /// Where on the host the termination message is written to, if a file could be made.
     pub termination_file: Option<String>,
+    /// The container whose processes it is to see, by its id.
+    pub target_id: Option<String>,
+    /// The node's folder of seccomp profiles.
+    pub seccomp_root: String,
+    /// How likely the kernel ends it when memory is short.
+    pub oom_score_adj: i64,
 }
 
 /// A container of a pod.
@@ -118,6 +150,15 @@ pub fn container(desired: &DesiredPod, container: &Container, inputs: ContainerI
     let mut labels: HashMap<String, String> = pod_labels(desired).into();
     labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
     let annotations = annotations(desired, container, &inputs, ports);
+    let mut context = security::container(desired.spec(), container, &inputs.seccomp_root);
+    if let (Some(namespaces), Some(target)) = (&mut context.namespace_options, &inputs.target_id) {
+        namespaces.set_pid(NamespaceMode::Target);
+        namespaces.target_id.clone_from(target);
+    }
+    let linux = LinuxContainerConfig {
+        resources: Some(LinuxContainerResources { oom_score_adj: inputs.oom_score_adj, ..resources(container) }),
+        security_context: Some(context),
+    };
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: container.name.clone(), attempt: inputs.attempt }),
         image: Some(ImageSpec {
@@ -137,7 +178,7 @@ pub fn container(desired: &DesiredPod, container: &Container, inputs: ContainerI
         stdin: container.stdin.unwrap_or_default(),
         stdin_once: container.stdin_once.unwrap_or_default(),
         tty: container.tty.unwrap_or_default(),
-        linux: Some(LinuxContainerConfig { resources: Some(resources(container)), security_context: None }),
+        linux: Some(linux),
         ..ContainerConfig::default()
     }
 }
@@ -155,7 +196,7 @@ fn annotations(
         (CONTAINER_PORTS, ports),
         ("io.kubernetes.container.restartCount", inputs.attempt.to_string()),
         ("io.kubernetes.container.terminationMessagePath", path.to_owned()),
-        ("io.kubernetes.container.terminationMessagePolicy", policy.to_owned()),
+        (TERMINATION_POLICY, policy.to_owned()),
         ("io.kubernetes.pod.terminationGracePeriod", desired.grace_seconds().to_string()),
     ];
     let mut all: HashMap<String, String> = pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
@@ -166,7 +207,7 @@ fn annotations(
 }
 
 /// CPU shares of a request, quota of a limit, memory limit (`kubernetes/pkg/kubelet/cm/helpers_linux.go`).
-fn resources(container: &Container) -> LinuxContainerResources {
+pub(super) fn resources(container: &Container) -> LinuxContainerResources {
     let of = |list: Option<&std::collections::BTreeMap<String, _>>, name: &str| {
         let value: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> =
             list.and_then(|list| list.get(name));

@@ -130,6 +130,12 @@ impl Plan<'_> {
         }
     }
 
+    /// How long containers get to end for good.
+    fn last_grace_seconds(&self) -> i64 {
+        let ended = self.observed.ended.as_ref().and_then(|ended| ended.grace_seconds);
+        ended.unwrap_or(self.desired.grace_seconds())
+    }
+
     /// Stops a running container for a reason.
     pub(super) fn kill(&mut self, name: &str, seen: &Seen, grace_seconds: i64, message: String) {
         self.push(Action::StopContainer { container: name.to_owned(), id: seen.id.clone(), grace_seconds, message });
@@ -158,8 +164,12 @@ fn run(plan: &mut Plan<'_>) {
     if !volumes_ready(plan) || !sandbox_ready(plan) {
         return;
     }
+    let desired = plan.desired;
+    // Ephemeral containers wait for nothing and are never started again.
+    for container in desired.ephemeral.iter().filter(|container| plan.observed.newest(&container.name).is_none()) {
+        plan.start(container);
+    }
     if init::step(plan) {
-        let desired = plan.desired;
         for container in &desired.spec().containers {
             run_container(plan, container);
         }
@@ -281,7 +291,7 @@ fn stop_containers(plan: &mut Plan<'_>) {
     let mut any = false;
     for (name, seen) in observed.live().filter(|(name, _)| !is_late(name)) {
         any = true;
-        plan.kill(name, seen, desired.grace_seconds(), format!("Stopping container {name}"));
+        plan.kill(name, seen, plan.last_grace_seconds(), format!("Stopping container {name}"));
     }
     let others_busy = desired.spec().containers.iter().any(|c| observed.is_busy(&Subject::Container(c.name.clone())));
     if any || others_busy {
@@ -298,7 +308,7 @@ fn stop_containers(plan: &mut Plan<'_>) {
 
 /// What is left of the pod's grace period.
 fn sidecar_grace_seconds(plan: &Plan<'_>) -> i64 {
-    let grace = plan.desired.grace_seconds();
+    let grace = plan.last_grace_seconds();
     let left = match &plan.desired.pod.metadata.deletion_timestamp {
         Some(deadline) => deadline.0.duration_since(plan.now).as_secs(),
         None => grace,

@@ -1,12 +1,12 @@
 //! Carries out actions: the part of a pod's life that talks to runtimes and disks. Decides nothing.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_cri::v1::{
-    CreateContainerRequest, DnsConfig, ImageSpec, ImageStatusRequest, Mount, PodSandboxConfig, PullImageRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest,
-    StopPodSandboxRequest,
+    ContainerFilter, ContainerState, ContainerStateValue, CreateContainerRequest, ListContainersRequest, Mount,
+    PodSandboxConfig, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StopContainerRequest, StopPodSandboxRequest,
 };
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, Pod, Secret},
@@ -18,20 +18,25 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    config::{self, ContainerInputs},
-    env,
+    cgroup,
+    config::{self, ContainerInputs, SandboxInputs},
+    dns, env,
     fields::Fields,
-    hooks,
+    hooks, hosts,
     model::{Action, DesiredPod, Subject},
 };
 use crate::{
-    context::{Context, make_dir},
+    PodNetwork,
+    context::{CLUSTER_DOMAIN, Context, make_dir},
     runtime::{Cri, CriError},
     volumes::{
         mounts,
         setup::{Volumes, fetch},
     },
 };
+
+/// Where a container has its hosts file.
+const HOSTS: &str = "/etc/hosts";
 
 /// What came of an action.
 #[derive(Debug)]
@@ -119,11 +124,11 @@ impl Job {
         }
     }
 
-    fn event(&self, container: Option<&str>, kind: EventType, reason: &str, message: impl Into<String>) {
+    pub(super) fn event(&self, container: Option<&str>, kind: EventType, reason: &str, message: impl Into<String>) {
         self.ctx.event(&self.desired.pod, container, kind, reason, message);
     }
 
-    async fn call<T, F>(&self, call: impl FnOnce(Arc<dyn Cri>) -> F) -> Result<T, CriError>
+    pub(super) async fn call<T, F>(&self, call: impl FnOnce(Arc<dyn Cri>) -> F) -> Result<T, CriError>
     where
         F: Future<Output = Result<T, CriError>>,
     {
@@ -152,6 +157,11 @@ impl Job {
 
     async fn unmount(&self) -> Outcome {
         let torn = self.volumes.lock().await.tear_down();
+        if self.is_oci()
+            && let Err(e) = self.ctx.cgroups.remove(&cgroup::path(&self.desired))
+        {
+            return Outcome::Retry(format!("cannot remove the pod's cgroups: {e}"));
+        }
         for folder in [self.ctx.pod_dir(self.desired.uid()), self.ctx.log_dir(&self.desired.pod)] {
             if let Err(e) = std::fs::remove_dir_all(&folder)
                 && e.kind() != std::io::ErrorKind::NotFound
@@ -162,26 +172,42 @@ impl Job {
         torn.map_or_else(|e| Outcome::Retry(e.chain()), |()| Outcome::Unmounted)
     }
 
-    fn sandbox_config(&self, attempt: u32) -> PodSandboxConfig {
-        config::sandbox(&self.desired, attempt, &self.ctx.log_dir(&self.desired.pod), self.dns())
+    /// Whether the pod's containers are processes of this machine: they have cgroups and files of their own.
+    fn is_oci(&self) -> bool {
+        self.ctx.runtime(&self.desired.pod).is_some_and(|runtime| runtime.network != PodNetwork::AnyIp)
     }
 
-    fn dns(&self) -> DnsConfig {
-        let given = self.desired.spec().dns_config.clone().unwrap_or_default();
-        let option = |option: k8s_openapi::api::core::v1::PodDNSConfigOption| {
-            let name = option.name.unwrap_or_default();
-            option.value.map_or(name.clone(), |value| format!("{name}:{value}"))
+    pub(super) fn sandbox_config(&self, attempt: u32) -> PodSandboxConfig {
+        let inputs = SandboxInputs {
+            attempt,
+            log_directory: self.ctx.log_dir(&self.desired.pod),
+            dns: dns::config(self.desired.spec(), self.desired.namespace(), &self.ctx.names()).0,
+            cgroup_parent: match self.is_oci() {
+                true => cgroup::path(&self.desired).last().map(|path| format!("/{path}")).unwrap_or_default(),
+                false => String::new(),
+            },
+            seccomp_root: self.ctx.seccomp_root(),
         };
-        DnsConfig {
-            servers: given.nameservers.unwrap_or_default(),
-            searches: given.searches.unwrap_or_default(),
-            options: given.options.unwrap_or_default().into_iter().map(option).collect(),
+        config::sandbox(&self.desired, inputs)
+    }
+
+    /// What the pod's processes need before there is any: its cgroups.
+    fn prepare(&self) -> Result<(), String> {
+        let logs = self.ctx.log_dir(&self.desired.pod);
+        make_dir(&logs).map_err(|e| format!("cannot make {}: {e}", logs.display()))?;
+        if self.is_oci() {
+            let made = self.ctx.cgroups.make(&cgroup::path(&self.desired), &cgroup::limits(self.desired.spec()));
+            made.map_err(|e| format!("failed to ensure that the pod: {} cgroups exist: {e}", self.desired.uid()))?;
         }
+        let (_, omitted) = dns::config(self.desired.spec(), self.desired.namespace(), &self.ctx.names());
+        if let Some(message) = omitted {
+            self.event(None, EventType::Warning, "DNSConfigForming", message);
+        }
+        Ok(())
     }
 
     async fn run_sandbox(&self, attempt: u32) -> Result<(), String> {
-        let logs = self.ctx.log_dir(&self.desired.pod);
-        make_dir(&logs).map_err(|e| format!("cannot make {}: {e}", logs.display()))?;
+        self.prepare()?;
         if let Some(id) = self.replaced.clone() {
             self.event(
                 None,
@@ -207,67 +233,7 @@ impl Job {
         })
     }
 
-    async fn ensure_image(&self, name: &str) -> Result<String, (&'static str, String)> {
-        let image = self.container(name).map_err(|e| ("InspectFailed", e))?.image.clone().unwrap_or_default();
-        let failed = |reason: &'static str, message: String| {
-            self.event(Some(name), EventType::Warning, "Failed", format!("Error: {reason}"));
-            (reason, message)
-        };
-        let tagged = super::image::with_tag(&image).map_err(|e| {
-            let message =
-                format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {e}");
-            self.event(Some(name), EventType::Warning, "InspectFailed", &*message);
-            failed("InvalidImageName", message)
-        })?;
-        let policy = self.container(name).ok().and_then(|container| container.image_pull_policy.as_deref());
-        let policy = policy.unwrap_or(if tagged.ends_with(":latest") { "Always" } else { "IfNotPresent" });
-        let spec = ImageSpec {
-            image: tagged,
-            user_specified_image: image.clone(),
-            runtime_handler: self.ctx.handler(&self.desired.pod),
-            ..ImageSpec::default()
-        };
-        let request = ImageStatusRequest { image: Some(spec.clone()), verbose: false };
-        let present = self.call(|cri| async move { cri.image_status(request).await }).await;
-        let present =
-            present.map_err(|e| failed("ImageInspectError", format!("Failed to inspect image {image:?}: {e}")))?.image;
-        match (policy, present) {
-            ("IfNotPresent" | "Never", Some(found)) => {
-                let message =
-                    format!("Container image {image:?} already present on machine and can be accessed by the pod");
-                self.event(Some(name), EventType::Normal, "Pulled", message);
-                Ok(found.id)
-            }
-            ("Never", None) => {
-                let message = format!("Container image {image:?} is not present with pull policy of Never");
-                self.event(Some(name), EventType::Warning, "ErrImageNeverPull", &*message);
-                Err(failed("ErrImageNeverPull", message))
-            }
-            _ => self.pull(name, &image, spec).await.map_err(|message| failed("ErrImagePull", message)),
-        }
-    }
-
-    async fn pull(&self, name: &str, image: &str, spec: ImageSpec) -> Result<String, String> {
-        self.event(Some(name), EventType::Normal, "Pulling", format!("Pulling image {image:?}"));
-        let begun = std::time::Instant::now();
-        let sandbox_config = Some(self.sandbox_config(self.attempt));
-        let request = PullImageRequest { image: Some(spec.clone()), auth: None, sandbox_config };
-        let pulled = self.call(|cri| async move { cri.pull_image(request).await }).await.map_err(|e| {
-            self.event(Some(name), EventType::Warning, "Failed", format!("Failed to pull image {image:?}: {e}"));
-            e.to_string()
-        })?;
-        let took = begun.elapsed().as_secs_f64();
-        let request = ImageStatusRequest { image: Some(spec), verbose: false };
-        let status = self.call(|cri| async move { cri.image_status(request).await }).await;
-        let size = status.ok().and_then(|status| status.image).map_or(0, |image| image.size);
-        let message = format!(
-            "Successfully pulled image {image:?} in {took:.3}s ({took:.3}s including waiting). Image size: {size} bytes."
-        );
-        self.event(Some(name), EventType::Normal, "Pulled", message);
-        Ok(pulled.image_ref)
-    }
-
-    fn container(&self, name: &str) -> Result<&Container, String> {
+    pub(super) fn container(&self, name: &str) -> Result<&Container, String> {
         self.desired.container(name).ok_or_else(|| format!("container {name} not found"))
     }
 
@@ -329,14 +295,63 @@ impl Job {
             let at = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
             mounts.push(Mount { container_path: at.to_owned(), host_path: file.clone(), ..Mount::default() });
         }
-        Ok(ContainerInputs { attempt, image_ref, runtime_handler, env, mounts, termination_file })
+        mounts.extend(self.hosts_file(container)?);
+        let seccomp_root = self.ctx.seccomp_root();
+        let oom_score_adj = cgroup::oom_score_adj(self.desired.spec(), container, self.ctx.memory_bytes);
+        let target_id = self.target(&container.name).await?;
+        Ok(ContainerInputs {
+            target_id,
+            attempt,
+            image_ref,
+            runtime_handler,
+            env,
+            mounts,
+            termination_file,
+            seccomp_root,
+            oom_score_adj,
+        })
+    }
+
+    /// The container whose processes an ephemeral container is to see, if it names one.
+    async fn target(&self, name: &str) -> Result<Option<String>, String> {
+        let all = self.desired.spec().ephemeral_containers.iter().flatten();
+        let own = all.into_iter().find(|container| container.name == name);
+        let Some(target) = own.and_then(|own| own.target_container_name.clone()).filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let label_selector = [
+            (config::POD_UID.to_owned(), self.desired.uid().to_owned()),
+            (config::CONTAINER_NAME.to_owned(), target.clone()),
+        ];
+        let state = Some(ContainerStateValue { state: ContainerState::ContainerRunning.into() });
+        let filter = ContainerFilter { state, label_selector: label_selector.into(), ..ContainerFilter::default() };
+        let request = ListContainersRequest { filter: Some(filter) };
+        let listed = self.call(|cri| async move { cri.list_containers(request).await }).await;
+        let running = listed.map_err(|e| e.to_string())?.containers.into_iter().next();
+        running.map(|container| Some(container.id)).ok_or_else(|| format!("unable to find target container {target:?}"))
+    }
+
+    /// The container's `/etc/hosts`, unless it mounts one itself.
+    fn hosts_file(&self, container: &Container) -> Result<Option<Mount>, String> {
+        let own = container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == HOSTS);
+        if own || !self.is_oci() {
+            return Ok(None);
+        }
+        let node = std::fs::read_to_string(HOSTS).unwrap_or_default();
+        let text = hosts::text(&self.desired, &self.pod_ips, CLUSTER_DOMAIN, &node);
+        let file = self.ctx.pod_dir(self.desired.uid()).join("etc-hosts");
+        std::fs::write(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+        let host_path = file.display().to_string();
+        Ok(Some(Mount { container_path: HOSTS.to_owned(), host_path, ..Mount::default() }))
     }
 
     /// A file of the host for the container's termination message.
     fn termination_file(&self, container: &Container, attempt: u32) -> Option<String> {
         let folder = self.ctx.pod_dir(self.desired.uid()).join("containers").join(&container.name);
         let file = folder.join(attempt.to_string());
-        let made = make_dir(&folder).and_then(|()| std::fs::File::create(&file).map(drop));
+        // Any user may write it: the container need not run as root.
+        let open = || std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666));
+        let made = make_dir(&folder).and_then(|()| std::fs::File::create(&file)).and_then(|_| open());
         made.inspect_err(|e| tracing::warn!(error = %e, "no file for the termination message")).ok()?;
         Some(file.display().to_string())
     }

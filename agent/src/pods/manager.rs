@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::{POD_NAME, POD_NAMESPACE, POD_UID},
+    rotate,
     worker::{Input, worker},
 };
 use crate::{
-    context::Context,
+    context::{Context, Order},
     runtime::watch::{Heard, watch},
 };
 
@@ -36,9 +37,11 @@ struct Manager {
 /// Keeps the node's pods until cancelled; ends when all workers have.
 pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
     let (sender, mut heard) = mpsc::channel(HEARD);
-    for cri in ctx.runtimes.all() {
-        tokio::spawn(watch(Arc::clone(cri), sender.clone(), cancel.clone()));
+    for runtime in ctx.runtimes.all() {
+        tokio::spawn(watch(Arc::clone(&runtime.cri), sender.clone(), cancel.clone()));
     }
+    let rotating = tokio::spawn(rotate::run(Arc::clone(&ctx)));
+    let mut orders = ctx.orders.subscribe();
     let mut changes = ctx.pods.subscribe();
     let mut manager = Manager { ctx, workers: BTreeMap::new(), tasks: JoinSet::new(), cancel: cancel.clone() };
     loop {
@@ -48,10 +51,13 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
                 Some(change) => manager.changed(change).await,
                 None => break,
             },
+            // Orders that were missed are given again while what made them lasts.
+            order = orders.recv() => if let Ok(order) = order { manager.order(order) },
             Some(what) = heard.recv() => manager.heard(what).await,
             Some(ended) = manager.tasks.join_next() => manager.ended(ended),
         }
     }
+    rotating.abort();
     while manager.tasks.join_next().await.is_some() {}
 }
 
@@ -104,6 +110,12 @@ impl Manager {
         }
     }
 
+    fn order(&mut self, order: Order) {
+        if let Some(inbox) = self.workers.get(&order.uid) {
+            let _full = inbox.try_send(Input::End(order.ended));
+        }
+    }
+
     fn ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
         match ended {
             Ok(uid) => {
@@ -140,12 +152,17 @@ impl Manager {
             return;
         }
         let known: BTreeSet<_> = self.ctx.pods.list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-        for cri in self.ctx.runtimes.all().to_vec() {
-            let Ok(listed) = cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await else { continue };
+        for runtime in self.ctx.runtimes.all().to_vec() {
+            let Ok(listed) = runtime.cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await else {
+                continue;
+            };
             for sandbox in listed.items {
                 let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
                 if !uid.is_empty() && !known.contains(&uid) && !self.workers.contains_key(&uid) {
-                    self.begin(uid, Arc::new(orphan(&sandbox.labels, sandbox.runtime_handler)), true);
+                    let handler = Some(sandbox.runtime_handler).filter(|handler| !handler.is_empty());
+                    // A runtime need not tell which handler made a sandbox: any of its own reaches it.
+                    let handler = handler.or(runtime.handlers.first().cloned()).unwrap_or_default();
+                    self.begin(uid, Arc::new(orphan(&sandbox.labels, handler)), true);
                 }
             }
         }

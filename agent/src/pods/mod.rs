@@ -7,24 +7,33 @@
 //! - [`worker`]: one task a pod, which runs actions and feeds what came of them back; [`manager`] starts the workers.
 //! - [`execute`]: the actions themselves, against CRI, each with a deadline.
 
+pub mod admission;
+pub mod cgroup;
 mod conditions;
 pub mod config;
+pub mod credentials;
 mod decide;
+pub mod dns;
 pub mod env;
 pub mod execute;
 mod expand;
 pub mod fields;
 pub mod hooks;
+pub mod hosts;
 mod image;
 mod init;
 pub mod manager;
 mod memory;
+mod message;
 pub mod model;
 pub mod observe;
 mod patch;
 mod phase;
+mod pull;
 pub mod qos;
 pub mod restart;
+mod rotate;
+pub mod security;
 mod status;
 pub mod worker;
 

@@ -20,6 +20,8 @@ pub struct DesiredPod {
     pub gone: bool,
     /// The node's addresses, the primary one first.
     pub host_ips: Vec<IpAddr>,
+    /// The ephemeral containers, as containers: [`Self::set_pod`] makes them.
+    pub ephemeral: Vec<Container>,
 }
 
 /// The default of `terminationGracePeriodSeconds`.
@@ -29,6 +31,22 @@ static NO_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec:
 static NO_STATUS: std::sync::LazyLock<PodStatus> = std::sync::LazyLock::new(PodStatus::default);
 
 impl DesiredPod {
+    /// What is wanted of a pod by its object.
+    pub fn new(pod: Arc<Pod>, gone: bool, host_ips: Vec<IpAddr>) -> Self {
+        let mut desired = Self { pod: Arc::clone(&pod), gone, host_ips, ephemeral: vec![] };
+        desired.set_pod(pod);
+        desired
+    }
+
+    /// Takes up a newer version of the object.
+    pub fn set_pod(&mut self, pod: Arc<Pod>) {
+        let given = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
+        // An ephemeral container has fields of a container's names, and `targetContainerName` beside them.
+        let convert = |container| serde_json::to_value(container).and_then(serde_json::from_value).ok();
+        self.ephemeral = given.iter().filter_map(convert).collect();
+        self.pod = pod;
+    }
+
     /// The spec; an empty one where the object has none.
     pub fn spec(&self) -> &PodSpec {
         self.pod.spec.as_ref().unwrap_or(&NO_SPEC)
@@ -81,14 +99,19 @@ impl DesiredPod {
         self.spec().init_containers.as_deref().unwrap_or_default()
     }
 
-    /// All containers: init containers first.
+    /// Whether a container is an ephemeral one.
+    pub fn is_ephemeral(&self, name: &str) -> bool {
+        self.ephemeral.iter().any(|container| container.name == name)
+    }
+
+    /// All containers but ephemeral ones: init containers first.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
         self.init_containers().iter().chain(&self.spec().containers)
     }
 
     /// A container of the spec by name.
     pub fn container(&self, name: &str) -> Option<&Container> {
-        self.all_containers().find(|container| container.name == name)
+        self.all_containers().chain(&self.ephemeral).find(|container| container.name == name)
     }
 }
 
@@ -270,6 +293,8 @@ pub struct Ended {
     pub reason: String,
     /// `status.message`
     pub message: String,
+    /// How long its containers get to end, if not as long as they ask for.
+    pub grace_seconds: Option<i64>,
 }
 
 static NO_MEMORY: std::sync::LazyLock<ContainerMemory> = std::sync::LazyLock::new(ContainerMemory::default);

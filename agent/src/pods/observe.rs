@@ -9,13 +9,12 @@ use k8s_cri::v1::{
 };
 
 use super::{
-    config::{CONTAINER_HASH, CONTAINER_NAME, POD_UID, TERMINATION_FILE},
+    config::{CONTAINER_HASH, CONTAINER_NAME, POD_UID, TERMINATION_FILE, TERMINATION_POLICY},
+    message,
     model::{DesiredPod, RunState, Sandbox, Seen},
 };
 use crate::runtime::{Cri, CriError};
 
-/// The longest termination message, as the kubelet's.
-const MAX_MESSAGE_BYTES: usize = 4096;
 /// The exit code of a container that the runtime no longer knows.
 const LOST_EXIT_CODE: i32 = 137;
 
@@ -93,8 +92,10 @@ fn container(status: ContainerStatus, sandbox_id: &str) -> (String, Seen) {
     let name = status.labels.get(CONTAINER_NAME).cloned().unwrap_or(metadata.name);
     let image = status.image.unwrap_or_default();
     let user_image = Some(image.user_specified_image).filter(|image| !image.is_empty()).unwrap_or(image.image);
+    let note = |name: &str| status.annotations.get(name).map(String::as_str);
+    let fall_back = status.exit_code != 0 && note(TERMINATION_POLICY) == Some("FallbackToLogsOnError");
     let message = match state {
-        RunState::Exited => status.annotations.get(TERMINATION_FILE).and_then(|file| termination_message(file)),
+        RunState::Exited => message::read(note(TERMINATION_FILE), &status.log_path, fall_back),
         _ => None,
     };
     let seen = Seen {
@@ -115,18 +116,12 @@ fn container(status: ContainerStatus, sandbox_id: &str) -> (String, Seen) {
     (name, seen)
 }
 
-fn termination_message(file: &str) -> Option<String> {
-    let mut data = vec![];
-    let file = std::fs::File::open(file).ok()?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_MESSAGE_BYTES as u64), &mut data).ok()?;
-    (!data.is_empty()).then(|| String::from_utf8_lossy(&data).into_owned())
-}
-
 /// Containers that the API says were there and the runtime does not know: they have ended, it is not known how.
 /// Keeps restart counts going and pods that are not to be restarted from running twice.
 pub fn recall_lost(desired: &DesiredPod, found: &mut Found, now: Timestamp) {
     let status = desired.api_status();
-    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let all = all.chain(&status.ephemeral_container_statuses).flatten();
     for known in all
         .filter(|known| known.container_id.is_some() && !found.containers.contains_key(&known.name))
         .collect::<Vec<_>>()

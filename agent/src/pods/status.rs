@@ -28,6 +28,8 @@ pub fn status(desired: &DesiredPod, observed: &ObservedPod, now: Timestamp) -> P
         desired.init_containers().iter().map(|c| container_status(desired, observed, c, true, now)).collect();
     let containers: Vec<_> =
         desired.spec().containers.iter().map(|c| container_status(desired, observed, c, false, now)).collect();
+    let ephemeral: Vec<_> =
+        desired.ephemeral.iter().map(|c| container_status(desired, observed, c, false, now)).collect();
     let phase = match before.phase.as_deref() {
         Some(ended @ ("Succeeded" | "Failed")) => ended,
         _ if observed.ended.is_some() => "Failed",
@@ -37,6 +39,7 @@ pub fn status(desired: &DesiredPod, observed: &ObservedPod, now: Timestamp) -> P
         conditions: Some(conditions(desired, observed, phase, &init, &containers, now)),
         phase: Some(phase.to_owned()),
         init_container_statuses: (!init.is_empty()).then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         container_statuses: (!containers.is_empty()).then_some(containers),
         observed_generation: desired.pod.metadata.generation,
         qos_class: Some(before.qos_class.clone().unwrap_or_else(|| qos::class(desired.spec()).to_owned())),
@@ -99,8 +102,8 @@ fn container_status(
             .map(|seen| format!("{}://{}", observed.runtime_name, seen.id)),
         restart_count: newest
             .map_or(before.map_or(0, |b| b.restart_count), |seen| seen.attempt.try_into().unwrap_or(i32::MAX)),
-        ready: done || (running && memory.ready && (!is_init || sidecar)),
-        started: Some(running && memory.started),
+        ready: done || (running && memory.ready && (!is_init || sidecar) && !desired.is_ephemeral(&container.name)),
+        started: (!desired.is_ephemeral(&container.name)).then_some(running && memory.started),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
         resources: container.resources.clone(),
@@ -111,7 +114,8 @@ fn container_status(
 
 fn before<'a>(desired: &'a DesiredPod, name: &str) -> Option<&'a ContainerStatus> {
     let status = desired.api_status();
-    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let all = all.chain(&status.ephemeral_container_statuses).flatten();
     all.into_iter().find(|status| status.name == name)
 }
 
@@ -151,7 +155,7 @@ fn comes_again(
     ended: &Seen,
     now: Timestamp,
 ) -> Option<(String, String)> {
-    if desired.deleting() || is_over(desired, observed) {
+    if desired.deleting() || is_over(desired, observed) || desired.is_ephemeral(&container.name) {
         return None;
     }
     let is_init = desired.init_containers().iter().any(|init| init.name == container.name) && !is_sidecar(container);

@@ -13,13 +13,14 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    decide,
+    admission, decide,
     execute::{Finished, Job, Outcome},
     memory,
     model::{Action, DesiredPod, Ended, ImageState, ObservedPod, RunState, Subject, VolumeState},
     observe, patch, restart, status,
 };
 use crate::{
+    PodNetwork,
     context::Context,
     probes::{self, Verdict, run::Target},
     runtime::Cri,
@@ -40,6 +41,8 @@ pub enum Input {
     Heard,
     /// What the volumes are made of changed.
     Sources,
+    /// The node wants the pod to end.
+    End(Ended),
 }
 
 /// How many inputs wait for a busy worker.
@@ -62,6 +65,7 @@ pub struct Worker {
     reported: Option<Value>,
     watching: bool,
     first_look: bool,
+    is_new: bool,
     going: CancellationToken,
     cancel: CancellationToken,
 }
@@ -76,7 +80,7 @@ pub fn worker(
 ) -> (mpsc::Sender<Input>, impl Future<Output = ()> + Send + 'static) {
     let inbox = mpsc::channel(INBOX);
     let sender = inbox.0.clone();
-    let desired = DesiredPod { pod, gone, host_ips: ctx.host_ips.clone() };
+    let desired = DesiredPod::new(pod, gone, ctx.host_ips.clone());
     let folder = ctx.pod_dir(desired.uid());
     // What an earlier agent left of a pod that goes now is to be taken away too.
     let left = desired.deleting() && folder.exists();
@@ -84,7 +88,7 @@ pub fn worker(
     let worker = Worker {
         reported: serde_json::to_value(desired.api_status()).ok(),
         observed: ObservedPod {
-            runtime_name: ctx.runtime_name.clone(),
+            runtime_name: ctx.runtime(&desired.pod).map(|runtime| runtime.name.clone()).unwrap_or_default(),
             first_seen: Some(Timestamp::now()),
             volumes: if left { VolumeState::Ready } else { VolumeState::Absent },
             ..ObservedPod::default()
@@ -98,6 +102,7 @@ pub fn worker(
         crash_told: BTreeMap::new(),
         watching: false,
         first_look: true,
+        is_new: true,
         going: cancel.child_token(),
         cancel: cancel.child_token(),
         desired,
@@ -161,12 +166,15 @@ impl Worker {
     }
 
     fn cri(&self) -> Option<Arc<dyn Cri>> {
-        self.ctx.runtimes.of(&self.ctx.handler(&self.desired.pod))
+        self.ctx.runtime(&self.desired.pod).map(|runtime| Arc::clone(&runtime.cri))
     }
 
     /// One turn: probes, report, actions. True once nothing is left to do, ever.
     fn step(&mut self) -> bool {
         let now = Timestamp::now();
+        if std::mem::take(&mut self.is_new) {
+            self.admit();
+        }
         self.keep_probes();
         self.report(now);
         self.tell_crashes(now);
@@ -180,6 +188,24 @@ impl Worker {
         self.flip_pull_reasons(now);
         self.renew_tokens();
         self.is_over()
+    }
+
+    /// Lets the pod in, unless the node is full or runs short. What has started is let be.
+    fn admit(&mut self) {
+        let desired = &self.desired;
+        if desired.deleting() || desired.api_status().start_time.is_some() || !self.observed.sandboxes.is_empty() {
+            return;
+        }
+        let is_oci = |pod: &Pod| self.ctx.runtime(pod).is_some_and(|runtime| runtime.network != PodNetwork::AnyIp);
+        let oci_pods = is_oci(&desired.pod).then(|| {
+            let others = self.ctx.pods.list();
+            others.iter().filter(|other| is_oci(other) && admission::is_before(other, &desired.pod)).count()
+        });
+        let conditions = *self.ctx.conditions.borrow();
+        if let Some(refused) = admission::refuse(desired, oci_pods, conditions) {
+            self.ctx.event(&desired.pod, None, EventType::Warning, &refused.reason, refused.message.clone());
+            self.observed.ended = Some(refused);
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -214,7 +240,7 @@ impl Worker {
     fn exceed_deadline(&mut self) {
         let message = "Pod was active on the node longer than the specified deadline".to_owned();
         self.ctx.event(&self.desired.pod, None, EventType::Normal, "DeadlineExceeded", &*message);
-        self.observed.ended = Some(Ended { reason: "DeadlineExceeded".to_owned(), message });
+        self.observed.ended = Some(Ended { reason: "DeadlineExceeded".to_owned(), message, grace_seconds: None });
         self.wake_at = Some(Timestamp::now());
     }
 
@@ -241,11 +267,17 @@ impl Worker {
             Input::Pod(pod) => {
                 let version = |pod: &Pod| pod.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
                 if version(&pod) >= version(&self.desired.pod) {
-                    self.desired.pod = pod;
+                    self.desired.set_pod(pod);
                 }
             }
             Input::Gone => self.desired.gone = true,
             Input::Heard => {}
+            Input::End(ended) => {
+                if !self.desired.deleting() && self.observed.ended.is_none() {
+                    self.observed.ended = Some(ended);
+                    self.wake_at = Some(Timestamp::now());
+                }
+            }
             Input::Sources => {
                 if self.observed.volumes != VolumeState::Absent && !self.observed.is_busy(&Subject::Volumes) {
                     self.launch(Action::MountVolumes);

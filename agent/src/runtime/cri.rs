@@ -52,6 +52,7 @@ macro_rules! with_calls {
             runtime list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, |_| QUERY;
             image list_images(ListImagesRequest) -> ListImagesResponse, |_| QUERY;
             image image_status(ImageStatusRequest) -> ImageStatusResponse, |_| QUERY;
+            image remove_image(RemoveImageRequest) -> RemoveImageResponse, |_| CALL;
             image pull_image(PullImageRequest) -> PullImageResponse, |_| PULL;
             image image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse, |_| QUERY;
         }

@@ -324,6 +324,10 @@ impl Cri for FakeCri {
         Err(absent("list_images"))
     }
 
+    async fn remove_image(&self, _: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, CriError> {
+        Err(absent("remove_image"))
+    }
+
     async fn pull_image(&self, _: v1::PullImageRequest) -> Result<v1::PullImageResponse, CriError> {
         Err(absent("pull_image"))
     }

@@ -1,6 +1,7 @@
-//! Container runtimes: the CRI calls as a trait, the client of a CRI socket, the events that a runtime sends, and the
-//! supervision of the Wasm runtime's process.
+//! Container runtimes: the CRI calls as a trait, the client of a CRI socket, the events that a runtime sends, the
+//! supervision of a runtime's process, and containerd as skiff runs it.
 
+pub mod containerd;
 pub mod cri;
 pub mod error;
 #[cfg(test)]

@@ -2,32 +2,28 @@
 //! when it dies, and ends it.
 //!
 //! The child's standard input stays open for as long as this process lives, so that a runtime that ends with it
-//! leaves nothing running even when this process is killed.
+//! leaves nothing running even when this process is killed. A child with a pid file is kept instead: when this process
+//! is killed, the next one takes the child over.
+
+mod running;
 
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
 use k8s_cri::v1::VersionRequest;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use skiff_client::backoff;
 use tokio::{
-    process::{Child, ChildStdin, Command},
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{Cri, grpc::CriSocket};
+use running::{Running, adopt, spawn};
 
-/// How long the child gets to end after SIGTERM.
-const TERMINATION_GRACE: Duration = Duration::from_millis(1500);
 /// How long the first start may take until the socket answers.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first and the longest time between two looks at a socket that does not answer yet.
@@ -44,8 +40,16 @@ pub struct ProcessConfig {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Variables set over this process's own.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where it logs; to this process's own streams without.
+    pub log: Option<PathBuf>,
     /// The CRI socket that it will listen on.
     pub socket: PathBuf,
+    /// Where its process id is noted, if it is to outlive a killed parent and be taken over by the next.
+    pub pid_file: Option<PathBuf>,
+    /// Whether one that still runs is to be ended and started anew, because its configuration changed.
+    pub renew: bool,
 }
 
 /// Why the runtime is not there.
@@ -85,19 +89,23 @@ pub struct RuntimeProcess {
 impl RuntimeProcess {
     /// Starts the runtime and waits until it answers. It is kept running until `cancel`.
     pub async fn start(config: ProcessConfig, cancel: CancellationToken) -> Result<Self, ProcessError> {
-        let mut child = spawn(&config)?;
+        let mut child = match adopt(&config) {
+            Some(kept) if !config.renew => kept,
+            Some(mut old) => {
+                old.end().await;
+                spawn(&config)?
+            }
+            None => spawn(&config)?,
+        };
         tokio::select! {
             answered = timeout(START_TIMEOUT, answers(&config.socket)) => {
                 if answered.is_err() {
-                    end(&mut child.process).await;
+                    child.end().await;
                     return Err(ProcessError::Silent { socket: config.socket });
                 }
             }
-            status = child.process.wait() => {
-                let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-                return Err(ProcessError::Ended { socket: config.socket, status });
-            }
-            () = cancel.cancelled() => end(&mut child.process).await,
+            status = child.wait() => return Err(ProcessError::Ended { socket: config.socket, status }),
+            () = cancel.cancelled() => child.end().await,
         }
         Ok(Self { supervisor: tokio::spawn(supervise(config, child, cancel)) })
     }
@@ -108,30 +116,6 @@ impl RuntimeProcess {
             tracing::error!(error = %e, "the runtime's supervisor failed");
         }
     }
-}
-
-/// A started child, its standard input held apart: to wait for a child closes what input is still part of it.
-struct Running {
-    process: Child,
-    _stdin: Option<ChildStdin>,
-}
-
-fn spawn(config: &ProcessConfig) -> Result<Running, ProcessError> {
-    // A socket file that an earlier process left behind would look like an answer that never comes.
-    if let Err(e) = std::fs::remove_file(&config.socket) {
-        if e.kind() != std::io::ErrorKind::NotFound {
-            tracing::warn!(error = %e, socket = %config.socket.display(), "cannot remove the old socket");
-        }
-    }
-    let spawned = Command::new(&config.program)
-        .args(&config.args)
-        .stdin(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn();
-    let mut process = spawned.map_err(|source| ProcessError::Spawn { program: config.program.clone(), source })?;
-    let stdin = process.stdin.take();
-    Ok(Running { process, _stdin: stdin })
 }
 
 /// Waits until a CRI socket answers `Version`.
@@ -151,11 +135,8 @@ async fn supervise(config: ProcessConfig, mut child: Running, cancel: Cancellati
     loop {
         let started = Instant::now();
         tokio::select! {
-            () = cancel.cancelled() => return end(&mut child.process).await,
-            status = child.process.wait() => {
-                let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-                tracing::error!(%status, "the runtime ended; it is started again");
-            }
+            () = cancel.cancelled() => return child.end().await,
+            status = child.wait() => tracing::error!(%status, "the runtime ended; it is started again"),
         }
         if started.elapsed() >= STEADY {
             delay.reset();
@@ -173,39 +154,61 @@ async fn supervise(config: ProcessConfig, mut child: Running, cancel: Cancellati
     }
 }
 
-/// SIGTERM, and SIGKILL to the child's process group if that was not enough.
-async fn end(child: &mut Child) {
-    let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) else { return };
-    let _gone = kill(Pid::from_raw(id), Signal::SIGTERM);
-    if timeout(TERMINATION_GRACE, child.wait()).await.is_err() {
-        let _gone = kill(Pid::from_raw(-id), Signal::SIGKILL);
-        let _reaped = child.wait().await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    fn config(dir: &Path, program: &str, args: &[&str]) -> ProcessConfig {
+        ProcessConfig {
+            program: program.into(),
+            args: args.iter().map(OsString::from).collect(),
+            env: vec![],
+            log: None,
+            socket: dir.join("cri.sock"),
+            pid_file: None,
+            renew: false,
+        }
+    }
+
     #[tokio::test]
     async fn a_runtime_that_ends_at_once_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let config = ProcessConfig { program: "/bin/false".into(), args: vec![], socket: dir.path().join("cri.sock") };
-        let started = RuntimeProcess::start(config, CancellationToken::new()).await;
+        let started = RuntimeProcess::start(config(dir.path(), "/bin/false", &[]), CancellationToken::new()).await;
         assert!(matches!(started, Err(ProcessError::Ended { .. })));
     }
 
     #[tokio::test]
     async fn a_child_that_ignores_the_signal_is_killed_in_time() {
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", "trap '' TERM; while :; do sleep 0.1; done"])
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let before = Instant::now();
-        end(&mut child).await;
-        assert!(before.elapsed() < Duration::from_secs(2));
-        assert!(child.try_wait().unwrap().is_some());
+        let dir = tempfile::tempdir().unwrap();
+        let script = "trap '' TERM; while :; do sleep 0.1; done";
+        let mut child = spawn(&config(dir.path(), "/bin/sh", &["-c", script])).unwrap();
+        child.end().await;
+        timeout(Duration::from_secs(30), child.wait()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_kept_child_is_taken_over_and_a_stranger_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path(), "/bin/sleep", &["1000"]);
+        config.pid_file = Some(dir.path().join("pid"));
+        assert!(adopt(&config).is_none());
+        let mut child = spawn(&config).unwrap();
+        // The kernel shows a new program's arguments some moments after it has begun.
+        let adopted = async {
+            loop {
+                match adopt(&config) {
+                    Some(adopted) => break adopted,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let mut adopted = timeout(Duration::from_secs(30), adopted).await.unwrap();
+        config.args = vec!["1001".into()];
+        assert!(adopt(&config).is_none(), "another command line is another program");
+        adopted.end().await;
+        assert!(timeout(Duration::from_secs(30), child.wait()).await.is_ok());
+        config.args = vec!["1000".into()];
+        assert!(adopt(&config).is_none(), "it has ended");
     }
 }

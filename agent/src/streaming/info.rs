@@ -32,8 +32,8 @@ pub(super) fn configz(ctx: &Context) -> Answer {
 
 async fn container_stats(ctx: &Context) -> Vec<ContainerStats> {
     let mut all = vec![];
-    for cri in ctx.runtimes.all() {
-        if let Ok(answer) = cri.list_container_stats(ListContainerStatsRequest { filter: None }).await {
+    for runtime in ctx.runtimes.all() {
+        if let Ok(answer) = runtime.cri.list_container_stats(ListContainerStatsRequest { filter: None }).await {
             all.extend(answer.stats);
         }
     }

@@ -190,8 +190,11 @@ async fn log(ctx: Arc<Context>, place: Place, query: &Query) -> Answer {
         return answer::text(StatusCode::NOT_FOUND, format!("pod {:?} does not exist\n", place.pod));
     };
     let spec = pod.spec.as_ref();
-    let names = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    if !names.map(|container| &container.name).any(|name| *name == place.container) {
+    let names = spec.into_iter().flat_map(|spec| {
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| &container.name);
+        spec.init_containers.iter().flatten().chain(&spec.containers).map(|container| &container.name).chain(ephemeral)
+    });
+    if !names.into_iter().any(|name| *name == place.container) {
         let message = format!("container {:?} not found in pod {:?}\n", place.container, place.pod);
         return answer::text(StatusCode::NOT_FOUND, message);
     }

@@ -43,7 +43,7 @@ pub(super) async fn pass(
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
-    let Some(cri) = ctx.runtimes.of(&ctx.handler(pod)) else {
+    let Some(cri) = ctx.runtime(pod).map(|runtime| Arc::clone(&runtime.cri)) else {
         return answer::text(StatusCode::INTERNAL_SERVER_ERROR, "no runtime serves the pod");
     };
     let url = match url(&cri, pod, stream, place, query).await {

@@ -44,6 +44,11 @@ pub fn write(folder: &Path, payload: &Payload, stamp: &str) -> io::Result<()> {
     }
 }
 
+/// Whether a set of files was put into a folder before.
+pub fn is_there(folder: &Path) -> bool {
+    folder.join(DATA).is_dir()
+}
+
 /// Whether a set holds just these files.
 fn holds(set: &Path, payload: &Payload) -> bool {
     let same =

@@ -4,10 +4,12 @@
 //! - [`atomic`]: puts files in place so that a reader sees all of the old or all of the new ones.
 //! - [`setup`]: makes a pod's volumes, refreshes them, takes them away.
 //! - [`sources`]: follows what they are made of.
+//! - [`ownership`]: whose the files are.
 //! - [`mounts`]: which of them a container gets, and where.
 
 pub mod atomic;
 pub mod mounts;
+pub mod ownership;
 pub mod payload;
 pub mod setup;
 pub mod sources;

@@ -20,10 +20,10 @@ use parking_lot::Mutex;
 use skiff_client::{Client, Kind};
 
 use super::{
-    VolumeError, atomic,
+    VolumeError, atomic, ownership,
     payload::{self, DEFAULT_MODE, File, Payload, mode},
 };
-use crate::pods::fields::Fields;
+use crate::{keep::transport::is_away, pods::fields::Fields};
 
 /// How long a token lives where nothing else is said.
 const TOKEN_SECONDS: i64 = 3600;
@@ -64,9 +64,21 @@ impl Volumes {
     pub async fn set_up(&self, fields: &Fields<'_>, now: Timestamp) -> Result<(), (String, VolumeError)> {
         let volumes = fields.desired.spec().volumes.iter().flatten();
         let each = volumes.map(|volume| async move {
-            self.set_up_one(volume, fields, now).await.map_err(|e| (volume.name.clone(), e))
+            let made = self.set_up_one(volume, fields, now).await;
+            made.and_then(|()| self.give(volume, fields)).map_err(|e| (volume.name.clone(), e))
         });
         try_join_all(each).await.map(drop)
+    }
+
+    /// Gives a volume's files to the pod's group, if it names one. The host's own files are left alone.
+    fn give(&self, volume: &Volume, fields: &Fields<'_>) -> Result<(), VolumeError> {
+        let context = fields.desired.spec().security_context.as_ref();
+        let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+        let (Some(context), Some(group), None) = (context, group, &volume.host_path) else { return Ok(()) };
+        let path = self.path(volume);
+        let read_only = volume.empty_dir.is_none();
+        let lazy = context.fs_group_change_policy.as_deref() == Some("OnRootMismatch");
+        ownership::give(&path, group, read_only, lazy).map_err(|source| VolumeError::Io { path, source })
     }
 
     /// When a token must be renewed.
@@ -92,7 +104,11 @@ impl Volumes {
         if volume.empty_dir.is_some() {
             return make_dir(&path, 0o777);
         }
-        let payload = self.make(volume, fields, now).await?.ok_or(VolumeError::Unsupported)?;
+        let payload = match self.make(volume, fields, now).await {
+            // What was put there while the server answered is better than nothing: a token may still be good.
+            Err(VolumeError::Api { source, .. }) if is_away(&source) && atomic::is_there(&path) => return Ok(()),
+            made => made?.ok_or(VolumeError::Unsupported)?,
+        };
         let stamp = now.as_nanosecond().to_string();
         make_dir(&path, 0o755)?;
         atomic::write(&path, &payload, &stamp).map_err(|source| VolumeError::Io { path, source })

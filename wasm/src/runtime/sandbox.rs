@@ -164,9 +164,9 @@ impl Runtime {
     /// The address that a sandbox's guests listen on: the pod's own; on the node's network the node's.
     pub(crate) fn listen_address(&self, sandbox: &Sandbox) -> Result<Ipv4Addr, Failure> {
         if sandbox.uses_host_network() {
-            let range = self.state.lock().pool.range();
+            let range = self.state.lock().pool.range().cloned();
             // Where pods live in 127.0.0.0/8 nothing of the cluster is to be seen from outside.
-            let inside = range.is_some_and(crate::address::Range::is_loopback);
+            let inside = range.is_some_and(|range| range.is_loopback());
             return Ok(if inside { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED });
         }
         sandbox.address().ok_or_else(|| Failure::Precondition(format!("sandbox {:?} is not ready", sandbox.id)))

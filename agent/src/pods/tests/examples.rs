@@ -3,7 +3,7 @@ use serde_json::json;
 use super::{at, desired};
 use crate::pods::{
     decide,
-    model::{Action, ContainerMemory, ImageState, ObservedPod, RunState, Sandbox, Seen, VolumeState},
+    model::{Action, ContainerMemory, Ended, ImageState, ObservedPod, RunState, Sandbox, Seen, VolumeState},
     restart::Backoff,
     status,
 };
@@ -117,4 +117,31 @@ fn phases_and_conditions_follow_the_containers() {
     assert_eq!((told.phase.as_deref(), told.qos_class.as_deref()), (Some("Succeeded"), Some("BestEffort")));
     assert_eq!(condition(&observed, "Ready"), ("False".into(), "PodCompleted".into(), String::new()));
     assert_eq!(told.observed_generation, Some(3));
+}
+
+#[test]
+fn an_ephemeral_container_waits_for_nothing_and_runs_once() {
+    let pod = desired(json!({
+        "initContainers": [{"name": "i", "image": "x"}], "containers": [{"name": "a", "image": "x"}],
+        "ephemeralContainers": [{"name": "debug", "image": "x", "targetContainerName": "a"}],
+    }));
+    let mut observed = in_sandbox();
+    let ensure = |name: &str| Action::EnsureImage { container: name.into() };
+    assert_eq!(decide(&pod, &observed, at(0)), [ensure("debug"), ensure("i")]);
+    observed.containers.insert("debug".into(), vec![seen(RunState::Exited, 1, 0)]);
+    assert_eq!(decide(&pod, &observed, at(0)), [ensure("i")]);
+    let told = status(&pod, &observed, at(0));
+    let state = told.ephemeral_container_statuses.unwrap()[0].state.clone().unwrap();
+    assert_eq!(state.terminated.unwrap().exit_code, 1);
+}
+
+#[test]
+fn an_evicted_pod_ends_at_once_and_says_why() {
+    let pod = desired(json!({"containers": [{"name": "a", "image": "x"}], "terminationGracePeriodSeconds": 50}));
+    let mut observed = in_sandbox();
+    observed.containers.insert("a".into(), vec![seen(RunState::Running, 0, 0)]);
+    observed.ended = Some(Ended { reason: "Evicted".into(), message: "low".into(), grace_seconds: Some(0) });
+    assert!(matches!(decide(&pod, &observed, at(0))[..], [Action::StopContainer { grace_seconds: 0, .. }]));
+    let told = status(&pod, &observed, at(0));
+    assert_eq!((told.phase.as_deref(), told.reason.as_deref()), (Some("Failed"), Some("Evicted")));
 }

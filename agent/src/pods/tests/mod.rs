@@ -17,8 +17,8 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + seconds)
 }
 
-fn desired(spec: Value) -> DesiredPod {
+pub(super) fn desired(spec: Value) -> DesiredPod {
     let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "generation": 3});
     let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
-    DesiredPod { pod: Arc::new(pod), gone: false, host_ips: vec!["127.0.0.1".parse().unwrap()] }
+    DesiredPod::new(Arc::new(pod), false, vec!["127.0.0.1".parse().unwrap()])
 }

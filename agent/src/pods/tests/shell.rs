@@ -9,21 +9,22 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use skiff_api::{
     request::{Request, Verb},
-    status::ApiError,
+    status::{ApiError, Reason},
     wire::Entry,
 };
 use skiff_client::{Client, EventRecorder, Informers, List, Transport, WatchEvent, WatchStream};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::Context,
+    keep::{transport::Keeping, vault::Vault},
     pods::manager,
     runtime::{
         Cri,
         fake::{FakeCri, Fault},
-        router::Runtimes,
+        router::{Runtime, Runtimes},
     },
     volumes::sources::Sources,
 };
@@ -31,10 +32,11 @@ use crate::{
 /// How many calls of a pod's life are made to go wrong, one after the other.
 const CALLS: usize = 7;
 
-/// An API server with one pod.
+/// An API server with one pod, and a secret.
 struct OnePod {
     pod: Mutex<Option<Value>>,
     version: Mutex<u64>,
+    away: watch::Sender<bool>,
     events: broadcast::Sender<WatchEvent>,
 }
 
@@ -44,7 +46,16 @@ fn entry(pod: &Value) -> Arc<Entry> {
 
 impl OnePod {
     fn new(pod: Value) -> Arc<Self> {
-        Arc::new(Self { pod: Mutex::new(Some(pod)), version: Mutex::new(1), events: broadcast::channel(64).0 })
+        let (pod, version) = (Mutex::new(Some(pod)), Mutex::new(1));
+        Arc::new(Self { pod, version, away: watch::Sender::new(false), events: broadcast::channel(64).0 })
+    }
+
+    /// Whether it answers.
+    fn reached(&self) -> Result<(), ApiError> {
+        match *self.away.borrow() {
+            true => Err(ApiError::new(Reason::ServiceUnavailable, "the server is away")),
+            false => Ok(()),
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Value)) -> Result<Bytes, ApiError> {
@@ -76,27 +87,35 @@ impl OnePod {
 #[async_trait]
 impl Transport for OnePod {
     async fn call(&self, request: Request) -> Result<Bytes, ApiError> {
+        self.reached()?;
         match (request.resource.resource.as_str(), request.verb) {
             ("pods", Verb::Patch) => {
                 let patch: Value = serde_json::from_slice(&request.body).unwrap();
                 self.change(|pod| pod["status"] = patch["status"].clone())
             }
             ("pods", Verb::Delete) => self.delete(),
+            ("secrets", Verb::Get) => Ok(Bytes::from_static(br#"{"metadata":{"name":"s"},"data":{"key":"dmFsdWU="}}"#)),
             _ => Ok(request.body),
         }
     }
 
     async fn list(&self, request: Request) -> Result<List, ApiError> {
+        self.reached()?;
         let pod = self.pod.lock().clone().filter(|_| request.resource.resource == "pods");
         let entries = pod.iter().map(entry).collect();
         Ok(List { resource_version: *self.version.lock(), entries, continue_token: None })
     }
 
     async fn watch(&self, request: Request) -> Result<WatchStream, ApiError> {
+        self.reached()?;
         if request.resource.resource != "pods" {
             return Ok(futures::stream::pending().boxed());
         }
-        Ok(BroadcastStream::new(self.events.subscribe()).filter_map(|event| async move { event.ok().map(Ok) }).boxed())
+        let events =
+            BroadcastStream::new(self.events.subscribe()).filter_map(|event| async move { event.ok().map(Ok) });
+        // A connection ends when the server goes away.
+        let mut away = self.away.subscribe();
+        Ok(events.take_until(async move { away.wait_for(|away| *away).await.is_ok() }).boxed())
     }
 }
 
@@ -109,19 +128,31 @@ struct Node {
 }
 
 fn start_on(api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node {
-    let dir = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), api, cri)
+}
+
+fn start_in(dir: tempfile::TempDir, api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node {
     let cancel = CancellationToken::new();
-    let client = Client::new(Arc::clone(&api) as Arc<dyn Transport>);
+    let vault = Vault::open(&dir.path().join("kept")).unwrap();
+    let client = Client::new(Keeping::new(Arc::clone(&api) as Arc<dyn Transport>, vault));
     let informers = Informers::new(client.clone(), cancel.clone());
     let ctx = Arc::new(Context {
+        conditions: watch::Sender::default(),
+        orders: broadcast::Sender::new(8),
         node_name: "n1".into(),
         host_ips: vec!["127.0.0.1".parse().unwrap()],
         data_dir: dir.path().to_owned(),
         recorder: EventRecorder::new(client.clone(), "kubelet", "n1", cancel.clone()),
         sources: Sources::new(&client, &cancel),
         client,
-        runtimes: Runtimes::new(vec![(Arc::clone(&cri) as Arc<dyn Cri>, vec![String::new()])]),
-        runtime_name: "fake".into(),
+        runtimes: Runtimes::new(vec![Runtime {
+            cri: Arc::clone(&cri) as Arc<dyn Cri>,
+            name: "fake".into(),
+            handlers: vec![String::new()],
+            network: crate::PodNetwork::AnyIp,
+        }]),
+        cgroups: crate::cgroups::Cgroups::at(&dir.path().join("cgroup")),
+        memory_bytes: 1 << 30,
         allocatable: Default::default(),
         pods: informers.of(),
         services: informers.of(),
@@ -201,6 +232,39 @@ async fn a_new_agent_adopts_what_runs_and_removes_what_nobody_wants() {
     until("the orphan is gone", || cri.is_empty()).await;
     last.cancel.cancel();
     last.task.await.unwrap();
+}
+
+fn starts(cri: &FakeCri) -> usize {
+    cri.calls().into_iter().filter(|call| *call == "start_container").count()
+}
+
+/// With the server away a crash is answered by a restart; after a reboot (a runtime that knows nothing) everything is
+/// started again, with the secret that was kept; when the server is back it is told, and nothing is started once more.
+#[tokio::test]
+async fn without_the_server_pods_are_kept_and_start_again_after_a_reboot() {
+    let mut with_secret = pod("Always");
+    with_secret["spec"]["containers"][0]["env"] =
+        json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "key"}}}]);
+    let node = start_on(OnePod::new(with_secret), FakeCri::new(None));
+    until("ready", || node.api.text(READY) == "true").await;
+    node.api.away.send_replace(true);
+    node.cri.exit("a", 2);
+    until("restarted", || starts(&node.cri) == 2).await;
+    node.cancel.cancel();
+    node.task.await.unwrap();
+
+    let rebooted = start_in(node.dir, Arc::clone(&node.api), FakeCri::new(None));
+    until("started again", || starts(&rebooted.cri) == 1).await;
+    rebooted.api.away.send_replace(false);
+    until("told", || {
+        rebooted.api.text("/status/containerStatuses/0/restartCount") != "0" && rebooted.api.text(READY) == "true"
+    })
+    .await;
+    assert_eq!(starts(&rebooted.cri), 1, "what ran was right");
+    delete(&rebooted.api);
+    until("gone", || rebooted.api.pod.lock().is_none()).await;
+    assert!(rebooted.cri.is_empty());
+    rebooted.cancel.cancel();
 }
 
 #[tokio::test]

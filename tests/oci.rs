@@ -1,0 +1,253 @@
+//! OCI containers by a real containerd: what a pod may ask of its containers, Wasm pods beside them, and crashes.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+#[path = "common/host.rs"]
+mod host;
+
+use std::{fs, process::Stdio};
+
+use common::{project, read_some, text, wait_for};
+use host::Host;
+use serde_json::Value;
+
+/// A pod with one container that runs a shell script.
+fn script_pod(name: &str, more: &str, container: &str, script: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  {more}
+  containers:
+  - name: main
+    image: busybox:1
+    command: [sh, -c, '{script}']
+    {container}
+"
+    )
+}
+
+const EVERYTHING: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {color: green, file.txt: from the map}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: everything, labels: {tier: front}}
+spec:
+  hostname: web-0
+  subdomain: web
+  terminationGracePeriodSeconds: 1
+  hostAliases: [{ip: 192.0.2.7, hostnames: [elsewhere]}]
+  dnsConfig: {nameservers: [192.0.2.53], searches: [lan.example]}
+  securityContext: {runAsUser: 1234, runAsGroup: 2345, fsGroup: 3456}
+  volumes:
+  - {name: map, configMap: {name: settings}}
+  - {name: shared, emptyDir: {}}
+  - {name: about, downwardAPI: {items: [{path: tier, fieldRef: {fieldPath: "metadata.labels['tier']"}}]}}
+  initContainers:
+  - name: first
+    image: busybox:1
+    command: [sh, -c, 'echo first > /shared/order']
+    volumeMounts: [{name: shared, mountPath: /shared}]
+  - name: side
+    image: busybox:1
+    restartPolicy: Always
+    command: [sh, -c, 'echo side >> /shared/order; exec sleep 1000']
+    startupProbe: {exec: {command: [grep, side, /shared/order]}, periodSeconds: 1}
+    volumeMounts: [{name: shared, mountPath: /shared}]
+  containers:
+  - name: main
+    image: busybox:1
+    command: [sh, -c, 'echo main >> /shared/order; cat /shared/order > /shared/index.html; exec httpd -f -p 8080 -h /shared']
+    env:
+    - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
+    - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory}}}
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    ports: [{containerPort: 8080}]
+    resources: {requests: {cpu: 10m}, limits: {memory: 64Mi}}
+    readinessProbe: {httpGet: {path: /index.html, port: 8080}, periodSeconds: 1}
+    livenessProbe: {exec: {command: ['true']}, periodSeconds: 1}
+    securityContext:
+      readOnlyRootFilesystem: true
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL]}
+    volumeMounts:
+    - {name: map, mountPath: /map}
+    - {name: shared, mountPath: /shared}
+    - {name: about, mountPath: /about}
+"#;
+
+fn sh(host: &Host, pod: &str, script: &str) -> String {
+    host.kubectl(&["exec", pod, "-c", "main", "--", "sh", "-c", script])
+}
+
+/// What a container finds around it.
+fn looks_right(host: &Host) {
+    let found = sh(host, "everything", "cat /shared/order /map/file.txt; echo; cat /about/tier");
+    assert_eq!(found, "first\nside\nmain\nfrom the map\nfront");
+    let found = sh(host, "everything", "echo $COLOR $LIMIT $IP; id -u; id -g; id -G; hostname");
+    let ip = host.status("everything", "/podIP");
+    let ip = ip.as_str().expect("an address");
+    assert_eq!(found, format!("green 67108864 {ip}\n1234\n2345\n2345 3456\nweb-0\n"));
+    let found = sh(host, "everything", "stat -c %g:%a /shared; touch /x 2>&1; cat /etc/hosts /etc/resolv.conf");
+    assert!(found.starts_with("3456:2777\ntouch: /x: Read-only file system\n"), "{found}");
+    assert!(found.contains(&format!("{ip}\tweb-0.web.default.svc.cluster.local\tweb-0")), "{found}");
+    assert!(found.contains("192.0.2.7\telsewhere") && found.contains("nameserver 192.0.2.53"), "{found}");
+    assert!(found.contains("lan.example"), "{found}");
+    let found = sh(host, "everything", "grep -E \"^(CapBnd|NoNewPrivs)\" /proc/self/status");
+    assert_eq!(found.split_whitespace().collect::<Vec<_>>(), ["CapBnd:", "0000000000000000", "NoNewPrivs:", "1"]);
+    let answer = host.run("curl", &["-sS", "--max-time", "5", &format!("http://{ip}:8080/index.html")]);
+    assert_eq!(answer, "first\nside\nmain\n");
+}
+
+#[test]
+fn a_pod_finds_all_that_it_asks_for() {
+    let host = Host::start();
+    host.apply(EVERYTHING);
+    host.ready("everything");
+    looks_right(&host);
+    let node = host.get(&["node", "n1"]);
+    assert_eq!(node["metadata"]["labels"]["skiff.dev/oci"], "true");
+    assert!(node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().expect("text").starts_with("containerd://"));
+    let id = host.status("everything", "/containerStatuses/0/containerID");
+    assert!(id.as_str().expect("an id").starts_with("containerd://"), "{id}");
+
+    // The node's network: the node's name, its addresses, no bridge.
+    host.apply(&script_pod("on-node", "hostNetwork: true", "", "ip -o addr | grep -c eth0; exec sleep 1000"));
+    host.ready("on-node");
+    assert_eq!(host.status("on-node", "/podIP"), "127.0.0.1");
+    host.wait("its log", || host.kubectl(&["logs", "on-node"]) == "0\n");
+    let refused = "securityContext: {runAsNonRoot: true}";
+    host.apply(&script_pod("root", refused, "", "sleep 1000"));
+    host.wait("root is refused", || {
+        host.status("root", "/containerStatuses/0/state/waiting/reason") == "CreateContainerConfigError"
+    });
+}
+
+fn terminated(host: &Host, pod: &str) -> Value {
+    host.status(pod, "/containerStatuses/0/state/terminated")
+}
+
+#[test]
+fn containers_end_and_come_again() {
+    let host = Host::start();
+    let says = "terminationMessagePolicy: FallbackToLogsOnError";
+    let hungry = "resources: {limits: {memory: 16Mi}}";
+    host.apply(&script_pod("failed", "restartPolicy: Never", "", "echo -n it broke > /dev/termination-log; exit 3"));
+    host.apply(&script_pod("told", "restartPolicy: Never", says, "echo the end is near; exit 4"));
+    host.apply(&script_pod("hungry", "restartPolicy: Never", hungry, "tail /dev/zero"));
+    host.apply(&script_pod("done", "restartPolicy: OnFailure", "", "echo fine"));
+    host.apply(&script_pod("again", "", "", "echo try; sleep 1; exit 1"));
+    for (pod, phase) in [("failed", "Failed"), ("told", "Failed"), ("hungry", "Failed"), ("done", "Succeeded")] {
+        host.wait(&format!("{pod} is {phase}"), || host.status(pod, "/phase") == phase);
+    }
+    let failed = terminated(&host, "failed");
+    assert_eq!(
+        (&failed["exitCode"], &failed["reason"], &failed["message"]),
+        (&3.into(), &"Error".into(), &"it broke".into())
+    );
+    assert_eq!(terminated(&host, "told")["message"], "the end is near\n");
+    let hungry = terminated(&host, "hungry");
+    assert_eq!((&hungry["exitCode"], &hungry["reason"]), (&137.into(), &"OOMKilled".into()));
+    assert_eq!(terminated(&host, "done")["reason"], "Completed");
+
+    let count = || host.status("again", "/containerStatuses/0/restartCount").as_i64().unwrap_or_default();
+    host.wait("it was restarted", || count() >= 1);
+    host.wait("it waits", || host.status("again", "/containerStatuses/0/state/waiting/reason") == "CrashLoopBackOff");
+    assert_eq!(host.kubectl(&["logs", "again", "--previous"]), "try\n");
+
+    host.apply(&script_pod("talks", "", "", "n=0; while true; do n=$((n+1)); echo line $n; sleep 0.2; done"));
+    host.ready("talks");
+    let mut follower = host.command(common::tools().join("kubectl-1.36"));
+    let mut follower =
+        follower.args(["logs", "-f", "--tail=1", "talks"]).stdout(Stdio::piped()).spawn().expect("kubectl runs");
+    let mut heard = String::new();
+    let followed = wait_for(common::PATIENCE, || {
+        heard.push_str(&read_some(&mut follower));
+        heard.lines().count() >= 3
+    });
+    follower.kill().expect("a kill");
+    follower.wait().expect("its end");
+    assert!(followed && heard.starts_with("line "), "{heard}");
+}
+
+/// What pods leave on a host: their mounts, interfaces, processes, cgroups.
+fn left(host: &Host, uids: &[String]) -> Vec<String> {
+    let mut left = vec![];
+    let mounts = host.run("cat", &["/proc/mounts"]);
+    left.extend(mounts.lines().filter(|line| line.contains("/containerd/")).map(str::to_owned));
+    left.extend(host.run("ip", &["-o", "link"]).lines().filter(|line| line.contains("veth")).map(str::to_owned));
+    left.extend(host.processes("containerd-shim").iter().map(|pid| format!("shim {pid}")));
+    for folder in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        for (class, uid) in
+            ["", "burstable", "besteffort"].iter().flat_map(|class| uids.iter().map(move |uid| (class, uid)))
+        {
+            let path = folder.path().join("kubepods").join(class).join(format!("pod{uid}"));
+            left.extend(path.exists().then(|| path.display().to_string()));
+        }
+    }
+    let pods = fs::read_dir(host.data_dir().join("agent/pods")).expect("pods").flatten();
+    left.extend(pods.map(|entry| entry.path().display().to_string()));
+    left
+}
+
+fn uid(host: &Host, pod: &str) -> String {
+    host.get(&["pod", pod])["metadata"]["uid"].as_str().expect("a uid").to_owned()
+}
+
+#[test]
+fn a_killed_skiff_interrupts_no_container_and_nothing_is_left_behind() {
+    let mut host = Host::start();
+    let hello = host.dir().join("hello.wasm");
+    fs::copy(project().join("examples/hello/hello.wasm"), &hello).expect("a copy");
+    host.skiff(&["image", "import", hello.to_str().expect("a path"), "--name", "hello:latest"]);
+    let serve = "echo from a container > /tmp/index.html; exec httpd -f -p 80 -h /tmp";
+    host.apply(&script_pod("oci", "", "ports: [{containerPort: 80}]", serve));
+    host.apply(
+        "apiVersion: v1
+kind: Pod
+metadata: {name: wasm, labels: {app: wasm}}
+spec:
+  runtimeClassName: wasm
+  containers: [{name: main, image: 'hello:latest', imagePullPolicy: Never, ports: [{containerPort: 80}]}]
+",
+    );
+    host.ready("oci");
+    host.ready("wasm");
+    for pod in ["oci", "wasm"] {
+        host.kubectl(&["expose", "pod", pod, "--port=80"]);
+    }
+    let cluster_ip = |name: &str| host.get(&["service", name])["spec"]["clusterIP"].as_str().expect("an IP").to_owned();
+    let (oci, wasm) = (cluster_ip("oci"), cluster_ip("wasm"));
+    let pod_ip = host.status("wasm", "/podIP").as_str().expect("an address").to_owned();
+    let from_container = |ip: &str| {
+        let script = format!("printf \"GET /x HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n\" | timeout 5 nc {ip} 80");
+        text(&host.kubectl_output(&["exec", "oci", "--", "sh", "-c", &script]))
+    };
+    host.wait("the container reaches itself by its Service", || from_container(&oci).contains("404 Not Found"));
+    host.wait("the container reaches the Wasm Service", || from_container(&wasm).contains("you asked for /x"));
+    host.wait("the container reaches the Wasm pod", || from_container(&pod_ip).contains("you asked for /x"));
+    let from_node = host.run("curl", &["-sS", "--max-time", "5", &format!("http://{oci}/index.html")]);
+    assert_eq!(from_node, "from a container\n");
+
+    let before = (host.status("oci", "/containerStatuses/0/containerID"), host.processes("httpd -f"));
+    let containerd = host.processes("containerd --config");
+    let uids = [uid(&host, "oci"), uid(&host, "wasm")];
+    host.kill_skiff();
+    assert_eq!(host.processes("httpd -f"), before.1, "the container must run on");
+    host.start_skiff();
+    assert_eq!(host.processes("containerd --config"), containerd, "containerd must be taken over");
+    host.ready("oci");
+    host.ready("wasm");
+    assert_eq!((host.status("oci", "/containerStatuses/0/containerID"), host.processes("httpd -f")), before);
+    assert_eq!(host.status("oci", "/containerStatuses/0/restartCount"), 0);
+
+    host.kubectl(&["delete", "pod", "oci", "wasm", "--grace-period=1"]);
+    let nothing_left = wait_for(common::PATIENCE, || left(&host, &uids).is_empty());
+    assert!(nothing_left, "left behind: {:#?}", left(&host, &uids));
+}
