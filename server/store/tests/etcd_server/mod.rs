@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
     thread,
@@ -23,17 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The files of a member that talks TLS and asks clients for a certificate.
-pub struct TlsFiles<'a> {
-    pub ca: &'a Path,
-    pub cert: &'a Path,
-    pub key: &'a Path,
+pub struct TlsFiles {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 /// A member. Ended when dropped.
 pub struct Member {
     child: Option<Child>,
     arguments: Vec<String>,
-    log: std::path::PathBuf,
+    log: PathBuf,
     pub url: String,
     /// As long as it is held nobody else takes the member's address.
     _claim: TcpListener,
@@ -149,26 +149,29 @@ impl Drop for Member {
 impl Etcd {
     /// One that loses everything with the machine: no test of it takes the machine away.
     pub fn start() -> Self {
-        Self::start_with("http", &[])
+        Self::start_with("http", |_| Vec::new())
     }
 
-    /// One that talks TLS alone, to clients with a certificate.
-    pub fn start_tls(tls: &TlsFiles<'_>) -> Self {
-        let more = [
+    /// One that talks TLS alone, to clients with a certificate. The files are made for its address.
+    pub fn start_tls(files: impl FnOnce(&str) -> TlsFiles) -> Self {
+        Self::start_with("https", |address| Self::tls_flags(&files(address)))
+    }
+
+    fn tls_flags(tls: &TlsFiles) -> Vec<String> {
+        vec![
             "--client-cert-auth".to_owned(),
             format!("--trusted-ca-file={}", tls.ca.display()),
             format!("--cert-file={}", tls.cert.display()),
             format!("--key-file={}", tls.key.display()),
-        ];
-        Self::start_with("https", &more)
+        ]
     }
 
-    fn start_with(scheme: &str, more: &[String]) -> Self {
+    fn start_with(scheme: &str, more: impl FnOnce(&str) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (address, claim) = own_address();
         let alone = ["--unsafe-no-fsync", "--heartbeat-interval=20", "--election-timeout=200"].map(str::to_owned);
         let peer = format!("--initial-cluster=one=http://{address}:2380");
-        let more = [&alone[..], &[peer], more].concat();
+        let more = [&alone[..], &[peer], &more(&address)].concat();
         let mut member = Member::new("one", folder.path(), scheme, (address, claim), &more);
         member.start();
         Self { member, _folder: folder }
