@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use skiff_api::{kinds::Kinds, status::ApiError};
 use skiff_apiserver::{
     bootstrap,
-    registry::{Registry, RegistryConfig},
+    registry::{self, Registry, RegistryConfig},
     strategy::services::Cidr,
 };
 use skiff_client::client::Client;
@@ -172,6 +172,7 @@ impl Server {
         let authorizer = registry.authorizer();
         let follow = cancel.child_token();
         tasks.spawn(async move { authorizer.follow(follow).await });
+        tasks.spawn(registry::follow_services(Arc::clone(&registry), cancel.child_token()));
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 

@@ -275,7 +275,7 @@ pub fn project() -> &'static Path {
 }
 
 /// Where `tests/setup.sh` put kubectl.
-fn tools() -> PathBuf {
+pub fn tools() -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_skiff"));
     let target = binary.ancestors().nth(2).expect("the build's folder");
     let tools = target.join("tools");

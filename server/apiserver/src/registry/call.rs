@@ -15,7 +15,7 @@ use skiff_api::{
 };
 use skiff_store::{Expect, cache::CacheOutcome};
 
-use super::{Answer, Registry, forms, store_errors};
+use super::{Answer, Registry, claims, forms, store_errors};
 use crate::{
     admission::{Operation, Write},
     authz::rbac,
@@ -187,7 +187,11 @@ impl<'a> Call<'a> {
             CacheOutcome::Mismatch(_) => Ok(Swap::Lost),
             CacheOutcome::Done(entry) => {
                 cx.holds.into_iter().for_each(|hold| hold.keep());
-                self.settle(old.map(|(_, object)| object), new);
+                let old = old.map(|(_, object)| object);
+                self.settle(old, new);
+                if claims::may_clash(self.registry, &self.def) {
+                    claims::release(self.registry, old, new).await;
+                }
                 Ok(Swap::Done(entry))
             }
         }

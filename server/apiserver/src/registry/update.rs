@@ -9,6 +9,7 @@ use skiff_api::{
 use super::{
     Answer,
     call::{Call, Swap, Written},
+    claims,
     config::MAX_SWAPS,
     create, decide, forms, meta,
 };
@@ -130,6 +131,10 @@ async fn attempt(
     }
     if call.dry_run {
         return Ok(Some(Written::Dry(object)));
+    }
+    // Where the write fails the claims stay with the Service's uid, for another write of it.
+    if claims::secure(call.registry, &object, &mut cx.holds).await?.is_none() {
+        return Ok(None);
     }
     let ends = decide::update_ends(&object, old, decide::lifetime(&call.def));
     let new = (!ends).then_some(&object);

@@ -351,6 +351,11 @@ impl Cacher {
         Ok(CacheOutcome::Mismatch(Some(entry)))
     }
 
+    /// Whether nobody but this process writes to the store.
+    pub fn is_sole_writer(&self) -> bool {
+        self.shared.store.sole_writer()
+    }
+
     /// The newest revision published.
     pub fn revision(&self) -> Revision {
         *self.shared.published.borrow()
