@@ -28,7 +28,7 @@ use std::{
 use skiff_api::{kinds::Kinds, status::ApiError};
 use skiff_apiserver::{
     bootstrap,
-    registry::{Registry, RegistryConfig},
+    registry::{self, Registry, RegistryConfig},
     strategy::services::Cidr,
     tokens::jws::SigningKey,
 };
@@ -183,6 +183,7 @@ impl Server {
         let authorizer = registry.authorizer();
         let follow = cancel.child_token();
         tasks.spawn(async move { authorizer.follow(follow).await });
+        tasks.spawn(registry::follow_services(Arc::clone(&registry), cancel.child_token()));
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 

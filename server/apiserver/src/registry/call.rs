@@ -15,7 +15,7 @@ use skiff_api::{
 };
 use skiff_store::{Expect, cache::CacheOutcome};
 
-use super::{Answer, Registry, durability, forms, store_errors};
+use super::{Answer, Registry, claims, durability, forms, store_errors};
 use crate::{
     admission::{Operation, Write},
     authz::rbac,
@@ -183,6 +183,9 @@ impl<'a> Call<'a> {
             CacheOutcome::Done(entry) => {
                 cx.holds.into_iter().for_each(|hold| hold.keep());
                 self.settle(old_object, new);
+                if claims::may_clash(self.registry, &self.def) {
+                    claims::release(self.registry, old_object, new).await;
+                }
                 Ok(Swap::Done(entry))
             }
         }

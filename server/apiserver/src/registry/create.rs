@@ -10,7 +10,8 @@ use skiff_api::{
 use super::{
     Answer,
     call::{Call, Swap, Written},
-    config::MAX_NAME_TRIES,
+    claims,
+    config::{MAX_NAME_TRIES, MAX_SWAPS},
     forms, grants, meta, quota,
 };
 use crate::{admission, admission::Operation, strategy};
@@ -62,6 +63,28 @@ pub(super) fn refuse_invalid(call: &Call<'_>, name: &str, errors: &[FieldError])
 
 /// Makes an object under its name; `None` where there is one of that name.
 async fn try_create(call: &Call<'_>, mut object: Object) -> Result<Option<Written>, ApiError> {
+    // Only with other servers may it have to be tried again.
+    let spare = claims::may_clash(call.registry, &call.def).then(|| object.clone());
+    for _ in 0..MAX_SWAPS {
+        match attempt(call, object).await? {
+            Tried::Written(written) => return Ok(Some(written)),
+            Tried::Exists => return Ok(None),
+            Tried::Taken => object = spare.clone().unwrap_or_default(),
+        }
+    }
+    Err(ApiError::internal("other servers take every address or port that this one tries to give"))
+}
+
+/// How a try to make an object ended.
+enum Tried {
+    Written(Written),
+    /// There is one of that name.
+    Exists,
+    /// Another server has given out an address or port that this try had chosen.
+    Taken,
+}
+
+async fn attempt(call: &Call<'_>, mut object: Object) -> Result<Tried, ApiError> {
     meta::fill_new(&mut object, call.now, (call.registry.config.random)());
     let name = object.name().to_owned();
     let write = call.write(Operation::Create, &name, None);
@@ -79,10 +102,14 @@ async fn try_create(call: &Call<'_>, mut object: Object) -> Result<Option<Writte
     forms::track(call, &mut object, None)?;
     if call.dry_run {
         let there = call.fetch(&name).await?.is_some();
-        return Ok((!there).then_some(Written::Dry(object)));
+        return Ok(if there { Tried::Exists } else { Tried::Written(Written::Dry(object)) });
     }
+    let Some(made) = claims::secure(call.registry, &object, &mut cx.holds).await? else { return Ok(Tried::Taken) };
     match call.swap(&name, None, Some(&object), cx).await? {
-        Swap::Done(entry) => Ok(Some(Written::Stored(entry))),
-        Swap::Lost => Ok(None),
+        Swap::Done(entry) => Ok(Tried::Written(Written::Stored(entry))),
+        Swap::Lost => {
+            claims::give_up(call.registry, made).await;
+            Ok(Tried::Exists)
+        }
     }
 }

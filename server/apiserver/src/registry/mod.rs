@@ -9,6 +9,7 @@
 
 mod access;
 mod call;
+mod claims;
 mod config;
 mod create;
 mod decide;
@@ -46,6 +47,7 @@ use skiff_api::{
 use skiff_client::{List, WatchStream};
 use skiff_store::cache::Cacher;
 
+pub use claims::follow_services;
 pub use config::RegistryConfig;
 pub use decide::{DeleteDecision, DeleteOptions, DeleteRules, Lifetime, Propagation, decide_delete};
 pub use sub::identity::{Identity, Reviewed};

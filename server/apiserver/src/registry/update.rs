@@ -10,6 +10,7 @@ use skiff_api::{
 use super::{
     Answer,
     call::{Call, Swap, Written},
+    claims,
     config::MAX_SWAPS,
     create, decide, forms, grants, meta, quota,
 };
@@ -137,6 +138,10 @@ async fn attempt(
     }
     if call.dry_run {
         return Ok(Some(Written::Dry(object)));
+    }
+    // Where the write fails the claims stay with the Service's uid, for another write of it.
+    if claims::secure(call.registry, &object, &mut cx.holds).await?.is_none() {
+        return Ok(None);
     }
     let ends = decide::update_ends(&object, old, decide::lifetime(&call.def));
     let new = (!ends).then_some(&object);

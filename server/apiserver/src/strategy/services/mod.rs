@@ -80,15 +80,24 @@ fn reserved(size: u32, most: u32) -> u32 {
 
 /// What a Service holds of the pools.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Claims {
+pub(crate) struct Claims {
     addresses: BTreeSet<u32>,
     ports: BTreeSet<u32>,
 }
 
 impl Claims {
-    fn of(service: &Object) -> Self {
+    pub(crate) fn of(service: &Object) -> Self {
         let addresses = shape::addresses(service).filter_map(|ip| ip.parse::<Ipv4Addr>().ok()).map(u32::from);
         Self { addresses: addresses.collect(), ports: shape::node_ports(service).collect() }
+    }
+
+    /// Every number; an address is greater than any port.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u32> {
+        self.addresses.iter().chain(&self.ports).copied()
+    }
+
+    pub(crate) fn has(&self, number: u32) -> bool {
+        self.addresses.contains(&number) || self.ports.contains(&number)
     }
 }
 
@@ -117,6 +126,12 @@ impl Allocators {
         let claims = Claims::of(service);
         claims.addresses.iter().for_each(|address| self.addresses.adopt(*address));
         claims.ports.iter().for_each(|port| self.node_ports.adopt(*port));
+    }
+
+    /// Marks a number as taken that another server has given out.
+    pub(crate) fn note(&self, number: u32) {
+        self.addresses.adopt(number);
+        self.node_ports.adopt(number);
     }
 
     /// Releases what a Service had and has no more. Called once the write is done.
