@@ -74,7 +74,7 @@ pub struct SqliteOptions {
     pub history_revisions: u64,
     /// How often the age of the history is looked at.
     pub tick: Duration,
-    /// How much is written before the write-ahead log is copied into the file.
+    /// How long the write-ahead log grows before it is copied into the file.
     pub checkpoint_bytes: usize,
 }
 
@@ -86,7 +86,7 @@ impl Default for SqliteOptions {
             history_age: Duration::from_secs(5 * 60),
             history_revisions: 100_000,
             tick: Duration::from_secs(30),
-            checkpoint_bytes: 4 << 20,
+            checkpoint_bytes: 8 << 20,
         }
     }
 }
@@ -173,7 +173,8 @@ impl SqliteStore {
         let trouble = Trouble::default();
         let keeper = Keeper::new(schema::open_keeper(path)?, Arc::clone(&hub), commands.clone(), options);
         let writer =
-            Writer::new(connection, Arc::clone(&hub), start.reserved, options, keeper_sender, Arc::clone(&trouble));
+            Writer::new(connection, Arc::clone(&hub), start.reserved, options, keeper_sender, Arc::clone(&trouble))
+                .map_err(|error| failure(&error))?;
         let threads = vec![
             spawn("store-writer", move || hold(lock, || writer.run(&receiver)))?,
             spawn("store-keeper", move || keeper.run(&keeper_receiver))?,
