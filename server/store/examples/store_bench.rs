@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p skiff-store --example store_bench`
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for developers")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a tool for developers")]
 
 use std::{
     path::Path,

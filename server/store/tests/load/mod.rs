@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use skiff_api::kinds::Durability;
 use skiff_store::{
-    Event, EventStream, Expect, RangeOptions, Revision, SqliteStore, Store, StoreError, Write, WriteOutcome, sqlite::SqliteOptions,
+    Event, EventStream, Expect, RangeOptions, Revision, SqliteStore, Store, StoreError, Write, WriteOutcome,
+    sqlite::SqliteOptions,
 };
 
 /// How many write at once.

@@ -44,9 +44,9 @@ async fn a_batch_of_renewals_costs_few_pages() {
         other = put(&store, "/core/configmaps/default/299", Expect::At(other), &value).await;
         let cost = (log_bytes(folder.path()) - before) / FRAME_BYTES;
         if renewals == 0 {
-            alone += cost
+            alone += cost;
         } else {
-            together += cost
+            together += cost;
         };
     }
     assert!(together <= alone + 10 * BATCH_FRAMES, "{together} pages with renewals, {alone} without");
