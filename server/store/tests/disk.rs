@@ -33,7 +33,10 @@ impl Mount {
     /// A file system in memory of a few MiB.
     fn in_memory() -> Self {
         let mount = Self { folder: tempfile::tempdir().unwrap(), device: "tmpfs".into() };
-        run("mount", &["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), "size=6m".as_ref(), "tmpfs".as_ref(), mount.path()]);
+        run(
+            "mount",
+            &["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), "size=6m".as_ref(), "tmpfs".as_ref(), mount.path()],
+        );
         mount
     }
 
@@ -75,7 +78,12 @@ impl Drop for Mount {
     }
 }
 
-async fn create(store: &SqliteStore, key: String, bytes: usize, durability: Durability) -> Result<Revision, StoreError> {
+async fn create(
+    store: &SqliteStore,
+    key: String,
+    bytes: usize,
+    durability: Durability,
+) -> Result<Revision, StoreError> {
     let value = Some(Bytes::from("x".repeat(bytes)));
     match store.write(Write { key, expect: Expect::Absent, value, durability }).await? {
         WriteOutcome::Done(revision) => Ok(revision),

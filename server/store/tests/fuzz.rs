@@ -28,10 +28,25 @@ const PREFIXES: [&str; 5] = ["", "/g/r/", "/g/r/a", "/g/rr/", "/none/"];
 #[derive(Clone, Debug)]
 enum Step {
     /// Creates, updates or deletes, as the expectation of a newest or an older state allows.
-    Write { key: &'static str, stale: bool, value: Option<Vec<u8>>, heartbeat: bool },
-    Range { prefix: &'static str, at: Option<u8>, limit: usize, after: Option<&'static str>, count: bool },
-    Watch { after: u8 },
-    Compact { before: u8 },
+    Write {
+        key: &'static str,
+        stale: bool,
+        value: Option<Vec<u8>>,
+        heartbeat: bool,
+    },
+    Range {
+        prefix: &'static str,
+        at: Option<u8>,
+        limit: usize,
+        after: Option<&'static str>,
+        count: bool,
+    },
+    Watch {
+        after: u8,
+    },
+    Compact {
+        before: u8,
+    },
     Reopen,
 }
 

@@ -33,7 +33,17 @@ const TARGETS: [(&str, Target); 11] = [
 /// Runs the example and prints each of its lines beside its target.
 pub(super) fn run() -> Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["run", "--release", "--quiet", "--package", "skiff-store", "--example", "store_bench", "--", "--churn"]);
+    command.args([
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "skiff-store",
+        "--example",
+        "store_bench",
+        "--",
+        "--churn",
+    ]);
     let child = command.current_dir(crate::project_root()).stdout(Stdio::piped()).spawn();
     let mut child = child.context("running cargo")?;
     println!("{:<56} {:>12} {:>12}", "", "measured", "target");

@@ -5,13 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use skiff_api::{
-    convert,
-    kinds::ResourceDef,
-    object::Object,
-    request::Request,
-    status::ApiError,
-    user::UserInfo,
-    wire::Entry,
+    convert, kinds::ResourceDef, object::Object, request::Request, status::ApiError, user::UserInfo, wire::Entry,
 };
 use skiff_store::{Expect, cache::CacheOutcome};
 

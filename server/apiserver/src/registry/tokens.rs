@@ -68,6 +68,8 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -78,6 +80,34 @@ mod tests {
         }
         for text in ["", "x", "e30", &"A".repeat(5000)] {
             assert_eq!(Token::decode(text).map_err(|error| error.code), Err(400), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_token_comes_back(
+            revision in proptest::option::of(1..=i64::MAX.unsigned_abs()),
+            namespace in "[a-z0-9-]{0,20}",
+            name in "[a-z0-9.:-]{1,40}",
+        ) {
+            let token = Token { revision, after: (namespace, name) };
+            prop_assert_eq!(Token::decode(&token.encode()), Ok(token));
+        }
+
+        #[test]
+        fn any_text_is_a_token_or_refused(
+            text in ".{0,80}",
+            start in ".{0,20}",
+            ended in any::<bool>(),
+            rv in any::<i64>(),
+        ) {
+            let start = if ended { format!("{start}\0") } else { start };
+            let inner = json!({"v": VERSION, "rv": rv, "start": start}).to_string();
+            for text in [URL_SAFE_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(inner), text] {
+                if let Err(error) = Token::decode(&text) {
+                    prop_assert_eq!(error.code, 400);
+                }
+            }
         }
     }
 }

@@ -56,8 +56,13 @@ async fn a_full_disk_is_told_as_507_and_reads_go_on() {
     assert_eq!((&refusal["code"], &refusal["reason"]), (&json!(507), &json!("InternalError")));
     let message = refusal["message"].as_str().unwrap();
     assert!(message.contains("no space left for the datastore"), "{message}");
-    let (code, list) =
-        cluster.send("GET /api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%21%3Dkube-root-ca.crt", ContentType::Json, "").await;
+    let (code, list) = cluster
+        .send(
+            "GET /api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%21%3Dkube-root-ca.crt",
+            ContentType::Json,
+            "",
+        )
+        .await;
     assert_eq!((code, list["names"].as_array().unwrap().len()), (200, done));
 
     std::fs::remove_file(&ballast).unwrap();

@@ -1,13 +1,13 @@
 //! Checkpoints off the write path, and what history is old enough to be forgotten.
 //!
-//! A checkpoint copies the pages of the write-ahead log into the file. The keeper does most of it beside the writer;
-//! the writer then copies the few pages that were written meanwhile, and its next commit begins the log anew. So the
-//! log stays small and no write waits for more than those few pages.
+//! A checkpoint copies the pages of the write-ahead log into the file. The keeper does most of it beside the writer,
+//! and again what was written meanwhile, until that is little; the writer then copies the few pages that are left, and
+//! its next commit begins the log anew. So the log stays small and no write waits for more than those few pages.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -17,6 +17,12 @@ use crate::{Revision, hub::Hub};
 
 /// How far the newest compaction must be passed before the next one is worth its writes.
 const COMPACT_STEP: Revision = 256;
+
+/// How often the keeper copies what was written while it copied, before it leaves the rest to the writer.
+const PASSES: u32 = 4;
+
+/// A pass that takes no longer than this leaves little.
+const SHORT_PASS: Duration = Duration::from_millis(5);
 
 /// What the keeper is asked.
 pub(super) enum Keep {
@@ -76,8 +82,14 @@ impl Keeper {
     }
 
     fn checkpoint(&self) {
-        if let Err(error) = checkpoint(&self.connection) {
-            tracing::warn!(%error, "the datastore's checkpoint failed");
+        for _ in 0..PASSES {
+            let began = Instant::now();
+            if let Err(error) = checkpoint(&self.connection) {
+                tracing::warn!(%error, "the datastore's checkpoint failed");
+            }
+            if began.elapsed() <= SHORT_PASS {
+                break;
+            }
         }
         let _ = self.writer.send(Command::FinishCheckpoint);
     }

@@ -44,7 +44,7 @@ pub(super) const NEWEST: u32 = 2;
 pub(super) const RESERVE: Revision = 10_000;
 
 /// A write-ahead log that grew beyond this is cut back when it starts over.
-const LOG_KEPT_BYTES: u32 = 8 << 20;
+const LOG_KEPT_BYTES: u32 = 16 << 20;
 
 /// How long to wait for another connection of this process where SQLite itself has to lock.
 const BUSY: Duration = Duration::from_secs(5);

@@ -3,21 +3,25 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, hooks::Wal, params};
 use skiff_api::kinds::Durability;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    SqliteOptions, Trouble, failure, write_failure,
+    SqliteOptions, Trouble, failure,
     keeper::{Keep, checkpoint},
     reader::current,
     restore::{self, Restore},
     schema::{self, RESERVE},
-    to_sql,
+    to_sql, write_failure,
 };
 use crate::{
     Event, KeyValue, Revision, StoreError, Write, WriteOutcome,
@@ -39,6 +43,9 @@ const PENDING_BYTES: usize = 512 << 10;
 
 /// How many rows of history are deleted in a step of its own, and along with each commit.
 const COMPACT_ROWS: usize = 256;
+
+/// The size of a page, SQLite's default.
+const PAGE_BYTES: usize = 4_096;
 
 /// How many pages are given back to the file system in a step.
 const VACUUM_PAGES: u32 = 64;
@@ -105,8 +112,12 @@ pub(super) struct Writer {
     housekeeping: Housekeeping,
     options: SqliteOptions,
     keeper: mpsc::Sender<Keep>,
-    /// Written since the last checkpoint.
-    written_bytes: usize,
+    /// How many pages the write-ahead log has, as SQLite says after each commit.
+    log_pages: Arc<AtomicUsize>,
+    /// How many of them were there at the last checkpoint.
+    copied_pages: usize,
+    /// A checkpoint is wanted, however long the log is.
+    wants_checkpoint: bool,
     checkpointing: bool,
     trouble: Trouble,
 }
@@ -120,30 +131,34 @@ struct Done {
 
 impl Writer {
     pub(super) fn new(
-        connection: Connection,
+        mut connection: Connection,
         hub: Arc<Hub>,
         reserved: Revision,
         options: SqliteOptions,
         keeper: mpsc::Sender<Keep>,
         trouble: Trouble,
-    ) -> Self {
-        let revision = hub.published();
-        let housekeeping = Housekeeping { compact: true, vacuum: true, vacuumed: false };
-        let pending = Pending::default();
-        let (written_bytes, checkpointing) = (0, false);
-        Self {
+    ) -> rusqlite::Result<Self> {
+        let log_pages = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&log_pages);
+        connection.wal_hook(Some(move |_: &mut Wal, pages| {
+            counted.store(usize::try_from(pages).unwrap_or_default(), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self {
             connection,
+            revision: hub.published(),
             hub,
-            revision,
             reserved,
-            pending,
-            housekeeping,
+            pending: Pending::default(),
+            housekeeping: Housekeeping { compact: true, vacuum: true, vacuumed: false },
             options,
             keeper,
-            written_bytes,
-            checkpointing,
+            log_pages,
+            copied_pages: 0,
+            wants_checkpoint: false,
+            checkpointing: false,
             trouble,
-        }
+        })
     }
 
     /// Runs until it is told to close, or nobody is left to tell it.
@@ -317,7 +332,7 @@ impl Writer {
 
     fn apply(&mut self, writes: &[&Write]) -> rusqlite::Result<Done> {
         for event in &self.pending.events {
-            self.written_bytes += store(&self.connection, event)?;
+            store(&self.connection, event)?;
         }
         let mut done = Done { outcomes: Vec::with_capacity(writes.len()), events: Vec::new(), revision: self.revision };
         for write in writes {
@@ -325,7 +340,7 @@ impl Writer {
             match decide(write, there.as_ref(), done.revision + 1) {
                 None => done.outcomes.push(WriteOutcome::Mismatch(there)),
                 Some(event) => {
-                    self.written_bytes += store(&self.connection, &event)?;
+                    store(&self.connection, &event)?;
                     done.revision = event.revision;
                     done.outcomes.push(WriteOutcome::Done(event.revision));
                     done.events.push(Arc::new(event));
@@ -376,13 +391,12 @@ impl Writer {
             self.housekeeping.vacuum = false;
             if std::mem::take(&mut self.housekeeping.vacuumed) {
                 // The file is cut at a checkpoint.
-                self.written_bytes = self.options.checkpoint_bytes;
+                self.wants_checkpoint = true;
                 self.ask_for_checkpoint();
             }
             return Ok(());
         }
         let pages = VACUUM_PAGES.min(free - FREE_PAGES);
-        self.written_bytes += VACUUM_PAGES as usize * 4096;
         self.housekeeping.vacuumed = true;
         self.transact(|writer| {
             // Each step of the statement frees one page.
@@ -394,7 +408,13 @@ impl Writer {
     }
 
     fn ask_for_checkpoint(&mut self) {
-        if self.written_bytes >= self.options.checkpoint_bytes && !self.checkpointing {
+        let pages = self.log_pages.load(Ordering::Relaxed);
+        if pages < self.copied_pages {
+            // The log has begun anew.
+            self.copied_pages = 0;
+        }
+        let is_long = (pages - self.copied_pages) * PAGE_BYTES >= self.options.checkpoint_bytes;
+        if (is_long || self.wants_checkpoint) && !self.checkpointing {
             self.checkpointing = self.keeper.send(Keep::Checkpoint).is_ok();
         }
     }
@@ -403,8 +423,8 @@ impl Writer {
         if let Err(error) = checkpoint(&self.connection) {
             tracing::warn!(%error, "the datastore's checkpoint failed");
         }
-        self.checkpointing = false;
-        self.written_bytes = 0;
+        self.copied_pages = self.log_pages.load(Ordering::Relaxed);
+        (self.checkpointing, self.wants_checkpoint) = (false, false);
     }
 
     fn close(mut self, done: Option<oneshot::Sender<Result<(), StoreError>>>) {
@@ -463,8 +483,8 @@ fn gather(first: Job, commands: &mpsc::Receiver<Command>) -> (Vec<Job>, Option<C
     (jobs, None)
 }
 
-/// Writes an event into the tables; returns about how many bytes that is.
-fn store(connection: &Connection, event: &Event) -> rusqlite::Result<usize> {
+/// Writes an event into the tables.
+fn store(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
     let revision = to_sql(event.revision);
     let previous = event.previous.as_ref();
     match (&event.value, previous) {
@@ -484,14 +504,13 @@ fn store(connection: &Connection, event: &Event) -> rusqlite::Result<usize> {
         (None, None) => {}
     }
     let sql = "INSERT INTO log (rev, key, deleted, prev_create, prev_mod, prev_value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    connection.prepare_cached(sql)?.execute(params![
+    let row = params![
         revision,
         event.key,
         event.value.is_none(),
         previous.map(|previous| to_sql(previous.create_revision)),
         previous.map(|previous| to_sql(previous.mod_revision)),
         previous.map(|previous| &previous.value[..]),
-    ])?;
-    let value = event.value.as_ref().map_or(0, |value| value.len());
-    Ok(event.key.len() * 4 + value + previous.map_or(0, |previous| previous.value.len()) + 2_048)
+    ];
+    connection.prepare_cached(sql)?.execute(row).map(drop)
 }

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use skiff_api::kinds::Durability;
 use skiff_store::{
-    Event, Expect, RangeOptions, Revision, SqliteStore, Store, StoreError, Write, WriteOutcome, sqlite::SqliteOptions,
+    Event, EventStream, Expect, RangeOptions, Revision, SqliteStore, Store, StoreError, Write, WriteOutcome,
+    sqlite::SqliteOptions,
 };
 
 /// How many write at once.
@@ -170,13 +171,33 @@ pub async fn everything(store: &SqliteStore, revision: Option<Revision>) -> Resu
     pairs.collect()
 }
 
+/// Brings a mirror from one revision to another.
+async fn follow(
+    watch: &mut EventStream,
+    mut place: Revision,
+    end: Revision,
+    mirror: &mut Mirror,
+) -> Result<(), String> {
+    while place < end {
+        let batch = watch.next().await.ok_or("the watch ended")?.map_err(|error| text(&error))?;
+        for event in batch {
+            if event.revision <= place {
+                return Err(format!("{} after {place}", event.revision));
+            }
+            place = event.revision;
+            apply(mirror, &event)?;
+        }
+    }
+    Ok(())
+}
+
 /// Checks a store that has been opened again: nothing acknowledged is lost, nothing is there by halves, revisions go
 /// on behind those acknowledged, and who watched up to `place` goes on without a gap. Writes a mark, brings `mirror`
 /// up to it and returns its revision.
 pub async fn check(
     store: &SqliteStore,
     acknowledged: &mut Acknowledged,
-    mut place: Revision,
+    place: Revision,
     mirror: &mut Mirror,
 ) -> Result<Revision, String> {
     let start = store.revision().await.map_err(|error| text(&error))?;
@@ -197,16 +218,7 @@ pub async fn check(
         WriteOutcome::Done(end) if end == start + 1 => end,
         other => return Err(format!("the write after {start} came to {other:?}")),
     };
-    while place < end {
-        let batch = watch.next().await.ok_or("the watch ended")?.map_err(|error| text(&error))?;
-        for event in batch {
-            if event.revision <= place {
-                return Err(format!("{} after {place}", event.revision));
-            }
-            place = event.revision;
-            apply(mirror, &event)?;
-        }
-    }
+    follow(&mut watch, place, end, mirror).await?;
     let found = everything(store, None).await?;
     if found != *mirror {
         return Err(format!("there is {found:?}, a watcher knows {mirror:?}"));

@@ -83,10 +83,9 @@ fn act(call: &str, folder: &Path) -> Option<Act> {
         let (path, _) = unquote(&arguments[quoted..]);
         let file = PathBuf::from(String::from_utf8(path).ok()?);
         let made = name == "unlink" || arguments.contains("O_CREAT");
-        return (made && file.starts_with(folder)).then(|| match name {
-            "unlink" => Act::Unlink { file },
-            _ => Act::Create { file },
-        });
+        let ours = made && file.starts_with(folder);
+        let act = if name == "unlink" { Act::Unlink { file } } else { Act::Create { file } };
+        return ours.then_some(act);
     }
     // The descriptor, with the path that it stands for in angle brackets.
     let (number, rest) = arguments.split_once('<')?;

@@ -36,13 +36,18 @@ async fn a_batch_of_renewals_costs_few_pages() {
     for round in 0..20 {
         let renewals = if round % 2 == 0 { 0 } else { 6 };
         for _ in 0..renewals {
-            lease = beat(&store, "/coordination.k8s.io/leases/kube-node-lease/n", Expect::At(lease), Some(&value)).await;
+            lease =
+                beat(&store, "/coordination.k8s.io/leases/kube-node-lease/n", Expect::At(lease), Some(&value)).await;
         }
         // A synced write takes along what waits.
         let before = log_bytes(folder.path());
         other = put(&store, "/core/configmaps/default/299", Expect::At(other), &value).await;
         let cost = (log_bytes(folder.path()) - before) / FRAME_BYTES;
-        if renewals == 0 { alone += cost } else { together += cost };
+        if renewals == 0 {
+            alone += cost;
+        } else {
+            together += cost;
+        };
     }
     assert!(together <= alone + 10 * BATCH_FRAMES, "{together} pages with renewals, {alone} without");
     store.close().await.unwrap();

@@ -56,8 +56,13 @@ async fn a_file_of_the_first_schema_is_brought_to_the_newest() {
     store.close().await.unwrap();
 
     let file = Connection::open(&path).unwrap();
-    let versions: Vec<u32> =
-        file.prepare("SELECT version FROM migration").unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let versions: Vec<u32> = file
+        .prepare("SELECT version FROM migration")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(versions, [1, 2]);
     let version: u32 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     let indices: i64 = file
