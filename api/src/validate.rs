@@ -20,6 +20,7 @@ mod generic;
 mod meta;
 mod pods;
 mod policy;
+mod resources;
 mod security;
 mod storage;
 mod subresources;

@@ -106,7 +106,4 @@ fn swagger_is_the_same_in_protobuf() {
     assert_eq!(fields(get, 5), [b"listCoreV1PodForAllNamespaces"]);
     let ok = fields(entry(fields(get, 9)[0], 1, "200"), 1)[0];
     assert_eq!(fields(fields(fields(ok, 2)[0], 1)[0], 1), [b"#/definitions/io.k8s.api.core.v1.PodList"]);
-    if let Ok(path) = std::env::var("DUMP") {
-        std::fs::write(path, &bytes).unwrap();
-    }
 }

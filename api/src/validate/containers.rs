@@ -1,14 +1,13 @@
 //! Containers of a pod.
 
-use std::{collections::HashSet, str::FromStr};
+use std::collections::HashSet;
 
 use super::{
     cursor::{Cursor, Errors},
-    environment,
+    environment, resources,
 };
 use crate::{
     names,
-    quantity::Quantity,
     status::{FieldError, FieldErrorKind},
 };
 
@@ -47,7 +46,7 @@ fn one(container: &Cursor<'_>, volumes: &HashSet<&str>, list: &str, errors: &mut
     ports(&container.at("ports"), errors);
     environment::variables(container, errors);
     mounts(&container.at("volumeMounts"), volumes, errors);
-    resources(&container.at("resources"), errors);
+    resources::check(&container.at("resources"), errors);
     let runs_on = list == "containers" || container.at("restartPolicy").text() == "Always";
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let at = container.at(probe);
@@ -171,46 +170,6 @@ pub(super) fn inner_path(path: &Cursor<'_>, errors: &mut Errors) {
     }
     if path.text().split('/').any(|part| part == "..") {
         errors.invalid(path, "must not contain '..'");
-    }
-}
-
-/// Requests and limits: not negative, and no request above its limit.
-pub(super) fn resources(resources: &Cursor<'_>, errors: &mut Errors) {
-    let limits = resources.at("limits");
-    for list in ["limits", "requests"] {
-        for (name, amount) in resources.at(list).pairs() {
-            errors.faults(&resources.at(list), resource_name(name));
-            amount_is_not_negative(&amount, errors);
-        }
-    }
-    for (name, request) in resources.at("requests").pairs() {
-        let limit = limits.at(name);
-        let (Some(wanted), Some(most)) = (amount(&request), amount(&limit)) else { continue };
-        if wanted > most {
-            let detail = format!("must be less than or equal to {name} limit of {most}");
-            errors.add(FieldError::invalid(resources.at("requests").path, wanted.to_string(), detail));
-        }
-    }
-}
-
-fn resource_name(name: &str) -> names::Faults {
-    let is_standard =
-        matches!(name, "cpu" | "memory" | "storage" | "ephemeral-storage") || name.starts_with("hugepages-");
-    match is_standard || name.contains('/') {
-        true => names::qualified_name(name),
-        false => vec!["must be a standard resource for containers".to_owned()],
-    }
-}
-
-/// The amount, where there is one.
-pub(super) fn amount(at: &Cursor<'_>) -> Option<Quantity> {
-    Quantity::from_str(at.value?.as_str()?).ok()
-}
-
-/// An amount is zero or more.
-pub(super) fn amount_is_not_negative(at: &Cursor<'_>, errors: &mut Errors) {
-    if amount(at).is_some_and(Quantity::is_negative) {
-        errors.invalid(at, "must be greater than or equal to 0");
     }
 }
 

@@ -3,9 +3,9 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use super::{
-    containers::amount_is_not_negative,
     cursor::{Cursor, Errors},
     meta::{self, too_long},
+    resources::amount_is_not_negative,
 };
 use crate::{names, status::FieldError};
 
@@ -317,7 +317,7 @@ pub(super) fn limit_range(object: &Cursor<'_>, _old: Option<&Cursor<'_>>, errors
         }
         for (name, low) in item.at("min").pairs() {
             let high = item.at("max").at(name);
-            if let (Some(min), Some(max)) = (super::containers::amount(&low), super::containers::amount(&high))
+            if let (Some(min), Some(max)) = (super::resources::amount(&low), super::resources::amount(&high))
                 && min > max
             {
                 let words = format!("min value {min} is greater than max value {max}");

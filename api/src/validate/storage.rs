@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use super::{
-    containers::amount_is_not_negative,
     cursor::{Cursor, Errors},
     meta::too_long,
+    resources::amount_is_not_negative,
 };
 use crate::{names, status::FieldError};
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     containers,
     cursor::{Cursor, Errors},
-    pods,
+    pods, resources,
 };
 use crate::{object::Object, quantity::Quantity, status::FieldError};
 
@@ -72,7 +72,7 @@ pub fn resize(pod: &Object, old: &Object, class: &str, old_class: &str) -> Vec<F
     }
     for list in ["containers", "initContainers"] {
         for (container, was) in spec.at(list).entries().iter().zip(before.down(&["spec", list]).entries()) {
-            containers::resources(&container.at("resources"), &mut errors);
+            resources::check(&container.at("resources"), &mut errors);
             resized(&container.at("resources"), &was.at("resources"), list, container, &mut errors);
         }
     }

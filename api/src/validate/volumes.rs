@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use super::{
     affinity,
-    containers::{amount, inner_path},
+    containers::inner_path,
     cursor::{Cursor, Errors},
     environment::{Use, field_ref, resource_ref},
     pods,
+    resources::amount,
 };
 use crate::{names, status::FieldError};
 

@@ -75,6 +75,7 @@ cases!(
     finalize_and_status,
     generate_name,
     list_in_pages,
+    openapi,
     patch_forms,
     pod_resize,
     pod_spec_is_fixed,
