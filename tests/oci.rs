@@ -117,6 +117,21 @@ fn a_pod_finds_all_that_it_asks_for() {
     let id = host.status("everything", "/containerStatuses/0/containerID");
     assert!(id.as_str().expect("an id").starts_with("containerd://"), "{id}");
 
+    // A container that looks at another one's processes, and more memory for one that runs.
+    let peek = ["debug", "everything", "--image=busybox:1", "--target=main", "-c", "peek", "--", "sh", "-c", "ps"];
+    host.kubectl(&peek);
+    host.wait("it has looked", || {
+        !host.status("everything", "/ephemeralContainerStatuses/0/state/terminated").is_null()
+    });
+    let seen = host.kubectl(&["logs", "everything", "-c", "peek"]);
+    assert!(seen.contains("httpd -f -p 8080"), "{seen}");
+    let more = r#"{"spec":{"containers":[{"name":"main","resources":{"limits":{"memory":"96Mi"}}}]}}"#;
+    host.kubectl(&["patch", "pod", "everything", "--subresource=resize", "--patch", more]);
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true";
+    host.wait("it has more memory", || sh(&host, "everything", limit).trim() == "100663296");
+    host.wait("it says so", || host.status("everything", "/containerStatuses/0/resources/limits/memory") == "96Mi");
+    assert_eq!(host.status("everything", "/containerStatuses/0/restartCount"), 0);
+
     // The node's network: the node's name, its addresses, no bridge.
     host.apply(&script_pod("on-node", "hostNetwork: true", "", "ip -o addr | grep -c eth0; exec sleep 1000"));
     host.ready("on-node");
