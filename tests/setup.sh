@@ -5,7 +5,7 @@ set -euo pipefail
 tools=${1:?usage: tests/setup.sh FOLDER}
 mkdir -p "$tools"
 
-packages=(curl gcc protobuf-compiler python3 python3-pip rustc-web cargo-web rust-web-src
+packages=(curl gcc openssl protobuf-compiler python3 python3-pip rustc-web cargo-web rust-web-src
   busybox-static containerd runc containernetworking-plugins iproute2 iptables)
 missing=()
 for package in "${packages[@]}"; do
