@@ -7,6 +7,7 @@ mod machine;
 mod network;
 pub mod pressure;
 mod status;
+pub(crate) mod usage;
 
 use std::{sync::Arc, time::Duration};
 
