@@ -172,7 +172,7 @@ impl NodeKeeper {
                 Ok(answer) => {
                     health.add(answer);
                     let listed = runtime.cri.list_images(ListImagesRequest { filter: None }).await;
-                    health.add_images(listed.map(|answer| answer.images).unwrap_or_default());
+                    health.add_images(&listed.map(|answer| answer.images).unwrap_or_default());
                 }
                 Err(e) => health.away(&e.to_string()),
             }

@@ -150,7 +150,7 @@ impl RuntimeHealth {
     }
 
     /// Takes in a runtime's images; the largest are told.
-    pub fn add_images(&mut self, images: Vec<Image>) {
+    pub fn add_images(&mut self, images: &[Image]) {
         let names =
             |image: &Image| image.repo_digests.iter().chain(&image.repo_tags).take(MAX_NAMES).cloned().collect();
         let told = images.iter().filter(|image| !image.repo_digests.is_empty() || !image.repo_tags.is_empty());

@@ -96,7 +96,7 @@ fn sum(containers: &[ContainerStats]) -> Used {
 
 fn container_json(stats: &ContainerStats) -> Value {
     let used = Used::of(stats);
-    let memory = stats.memory.clone().unwrap_or_default();
+    let memory = stats.memory.unwrap_or_default();
     let mut all = json!({
         "name": label(stats, CONTAINER_NAME),
         "cpu": {

@@ -3,10 +3,11 @@
 //! - [`payload`]: which files a volume holds; pure.
 //! - [`atomic`]: puts files in place so that a reader sees all of the old or all of the new ones.
 //! - [`setup`]: makes a pod's volumes, refreshes them, takes them away.
-//! - [`ownership`]: whose the files are.
+//! - [`memory`]: those that are in memory. - [`ownership`]: whose the files are.
 //! - [`mounts`]: which of them a container gets, and where.
 
 pub mod atomic;
+pub mod memory;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;
