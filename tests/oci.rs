@@ -176,10 +176,10 @@ fn containers_end_and_come_again() {
     let hungry = "resources: {limits: {memory: 16Mi}}";
     host.apply(&script_pod("failed", "restartPolicy: Never", "", "echo -n it broke > /dev/termination-log; exit 3"));
     host.apply(&script_pod("told", "restartPolicy: Never", says, "echo the end is near; exit 4"));
-    host.apply(&script_pod("hungry", "restartPolicy: Never", hungry, "tail /dev/zero"));
+    host.apply(&script_pod("hungry", "", hungry, "tail /dev/zero"));
     host.apply(&script_pod("done", "restartPolicy: OnFailure", "", "echo fine"));
     host.apply(&script_pod("again", "", "", "echo try; sleep 1; exit 1"));
-    for (pod, phase) in [("failed", "Failed"), ("told", "Failed"), ("hungry", "Failed"), ("done", "Succeeded")] {
+    for (pod, phase) in [("failed", "Failed"), ("told", "Failed"), ("done", "Succeeded")] {
         host.wait(&format!("{pod} is {phase}"), || host.status(pod, "/phase") == phase);
     }
     let failed = terminated(&host, "failed");
@@ -188,8 +188,13 @@ fn containers_end_and_come_again() {
         (&3.into(), &"Error".into(), &"it broke".into())
     );
     assert_eq!(terminated(&host, "told")["message"], "the end is near\n");
-    let hungry = terminated(&host, "hungry");
-    assert_eq!((&hungry["exitCode"], &hungry["reason"]), (&137.into(), &"OOMKilled".into()));
+    // That the kernel's word of why it ended gets through is not certain each time: containerd may hear of the end
+    // first, and of nothing more once the cgroup is gone.
+    host.wait("it is said that memory ran out", || {
+        let status = host.status("hungry", "/containerStatuses/0");
+        let ends = [&status["state"]["terminated"], &status["lastState"]["terminated"]];
+        ends.iter().any(|end| end["reason"] == "OOMKilled" && end["exitCode"] == 137)
+    });
     assert_eq!(terminated(&host, "done")["reason"], "Completed");
 
     let count = || host.status("again", "/containerStatuses/0/restartCount").as_i64().unwrap_or_default();
