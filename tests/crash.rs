@@ -100,7 +100,7 @@ fn the_runtime_is_killed_and_pods_come_back() {
     deploy_hello(&mut cluster);
     let killed = cluster.runtime_pid();
     cluster.signal(killed, Signal::SIGKILL);
-    cluster.wait("another runtime is there", |c| c.processes().len() == 2 && c.runtime_pid() != killed);
+    cluster.wait("another runtime is there", |c| c.found_runtime_pid().is_some_and(|pid| pid != killed));
     cluster.wait("every pod's end and restart is told", |c| {
         let pods = c.get(&["pods", "-l", "app=hello"]);
         let containers: Vec<&Value> =

@@ -147,11 +147,16 @@ impl Cluster {
 
     /// The process of the Wasm runtime.
     pub fn runtime_pid(&self) -> i32 {
+        self.found_runtime_pid().expect("a runtime process")
+    }
+
+    /// The process of the Wasm runtime, if there is one: until it has become itself, a new one looks like its parent.
+    pub fn found_runtime_pid(&self) -> Option<i32> {
         let is_runtime = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains("wasm-runtime")
         };
-        self.processes().into_iter().find(is_runtime).expect("a runtime process")
+        self.processes().into_iter().find(is_runtime)
     }
 
     /// Sends a signal to one of the cluster's processes.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     images::{History, Image},
     pressure::{self, Candidate, Pressure, Reading, Readings, Resource},
+    usage,
 };
 use crate::{
     PodNetwork,
@@ -64,10 +65,7 @@ struct Guard {
 fn readings(folder: &Path) -> Readings {
     let mut readings = Readings::new();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
-    };
+    let kib = |name: &str| usage::kib(&meminfo, name);
     let memory = Reading { available: kib("MemAvailable:") * 1024, capacity: kib("MemTotal:") * 1024 };
     readings.insert(Resource::Memory, memory);
     if let Ok(disk) = statvfs(folder) {
@@ -182,7 +180,7 @@ fn candidate(pod: &Pod, resource: Resource, stats: &BTreeMap<(String, String), C
     let Some(spec) = &pod.spec else { return Candidate { uid, ..Candidate::default() } };
     let containers = spec.containers.iter().map(|container| {
         let stats = stats.get(&(uid.clone(), container.name.clone()));
-        let usage = stats.map_or(0, |stats| usage(stats, resource));
+        let usage = stats.map_or(0, |stats| used(stats, resource));
         (container.name.clone(), usage, request(container, resource))
     });
     let containers: Vec<_> = containers.collect();
@@ -196,7 +194,7 @@ fn candidate(pod: &Pod, resource: Resource, stats: &BTreeMap<(String, String), C
     }
 }
 
-fn usage(stats: &ContainerStats, resource: Resource) -> u64 {
+fn used(stats: &ContainerStats, resource: Resource) -> u64 {
     let value = match resource {
         Resource::Memory => stats.memory.as_ref().and_then(|memory| memory.working_set_bytes.as_ref()),
         Resource::Disk => stats.writable_layer.as_ref().and_then(|layer| layer.used_bytes.as_ref()),

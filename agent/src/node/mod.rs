@@ -7,10 +7,11 @@ mod machine;
 mod network;
 pub mod pressure;
 mod status;
+pub(crate) mod usage;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_cri::v1::StatusRequest;
+use k8s_cri::v1::{ListImagesRequest, StatusRequest};
 use k8s_openapi::{
     api::core::v1::{Node, NodeSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -168,7 +169,11 @@ impl NodeKeeper {
         health.short = *self.conditions.borrow();
         for runtime in self.runtimes.all() {
             match runtime.cri.status(StatusRequest { verbose: false }).await {
-                Ok(answer) => health.add(answer),
+                Ok(answer) => {
+                    health.add(answer);
+                    let listed = runtime.cri.list_images(ListImagesRequest { filter: None }).await;
+                    health.add_images(&listed.map(|answer| answer.images).unwrap_or_default());
+                }
                 Err(e) => health.away(&e.to_string()),
             }
         }

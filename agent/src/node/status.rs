@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
-use k8s_cri::v1::StatusResponse;
+use k8s_cri::v1::{Image, StatusResponse};
 use k8s_openapi::{
     api::core::v1::{
-        DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-        NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
+        ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+        NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
@@ -21,6 +21,11 @@ const KUBELET_VERSION: &str = "v1.36.2+skiff";
 const DISK_RESERVED_PERCENT: u64 = 10;
 /// How much memory is not given to pods (the kubelet's eviction threshold).
 const MEMORY_RESERVED_KIB: u64 = 100 * 1024;
+
+/// How many images a node tells of, and how many names of each (the kubelet's `nodeStatusMaxImages`).
+const MAX_IMAGES: usize = 50;
+/// How many names of an image it tells.
+const MAX_NAMES: usize = 5;
 
 /// The label that says whether the node runs OCI containers.
 const OCI_LABEL: &str = "skiff.dev/oci";
@@ -103,11 +108,13 @@ fn canonical(value: String) -> Quantity {
 }
 
 /// How the runtimes are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuntimeHealth {
     problems: Vec<String>,
     /// What is short on the node.
     pub short: Conditions,
+    /// The largest images that are there.
+    pub images: Vec<ContainerImage>,
     features: BTreeMap<String, (bool, bool)>,
 }
 
@@ -146,6 +153,18 @@ impl RuntimeHealth {
             let features = handler.features.unwrap_or_default();
             self.features.insert(handler.name, (features.recursive_read_only_mounts, features.user_namespaces));
         }
+    }
+
+    /// Takes in a runtime's images; the largest are told.
+    pub fn add_images(&mut self, images: &[Image]) {
+        let names =
+            |image: &Image| image.repo_digests.iter().chain(&image.repo_tags).take(MAX_NAMES).cloned().collect();
+        let told = images.iter().filter(|image| !image.repo_digests.is_empty() || !image.repo_tags.is_empty());
+        self.images.extend(
+            told.map(|image| ContainerImage { names: Some(names(image)), size_bytes: i64::try_from(image.size).ok() }),
+        );
+        self.images.sort_by(|a, b| (b.size_bytes, &a.names).cmp(&(a.size_bytes, &b.names)));
+        self.images.truncate(MAX_IMAGES);
     }
 
     /// A runtime does not answer.
@@ -201,6 +220,8 @@ pub(super) fn status(facts: &Facts, health: &RuntimeHealth, before: Option<&Node
         }),
         node_info: Some(info(facts)),
         runtime_handlers: Some(handlers(facts, health)),
+        images: (!health.images.is_empty()).then(|| health.images.clone()),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
         ..NodeStatus::default()
     }
 }
@@ -224,8 +245,6 @@ pub(super) fn same(before: &NodeStatus, after: &NodeStatus) -> bool {
             condition.last_heartbeat_time = None;
             condition.last_transition_time = None;
         }
-        status.images = None;
-        status.features = None;
         status
     };
     strip(before) == strip(after)

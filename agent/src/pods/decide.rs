@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Container;
 use super::{
     init,
     model::{Action, DesiredPod, ImageState, ObservedPod, RunState, Seen, Subject, VolumeState, is_sidecar},
-    restart,
+    resize, restart,
 };
 
 /// How many containers of a name are kept: the newest, and the one before for `logs --previous`.
@@ -150,6 +150,14 @@ impl Plan<'_> {
         } else if !seen.spec_hash.is_empty() && seen.spec_hash != super::config::spec_hash(container) {
             let message = format!("Container {} definition changed, will be restarted", container.name);
             self.kill(&container.name, seen, self.desired.grace_seconds(), message);
+        } else if resize::is_wanted(container, memory) {
+            if resize::restarts(container, memory) {
+                let message = format!("Container {} resize requires restart", container.name);
+                self.kill(&container.name, seen, self.desired.grace_seconds(), message);
+                return false;
+            }
+            self.push(Action::ResizeContainer { container: container.name.clone(), id: seen.id.clone() });
+            return true;
         } else {
             return true;
         }

@@ -126,7 +126,7 @@ fn take_all(from: &EnvFromSource, sources: &Sources, env: &mut Environment) -> R
     if let Some(reference) = &from.config_map_ref {
         match sources.config_maps.get(&reference.name) {
             Some(map) => {
-                map.data.iter().flatten().for_each(|(key, value)| env.set(&format!("{prefix}{key}"), value.clone()))
+                map.data.iter().flatten().for_each(|(key, value)| env.set(&format!("{prefix}{key}"), value.clone()));
             }
             None if reference.optional == Some(true) => {}
             None => return Err(EnvError::Missing { kind: "configmap", name: reference.name.clone() }),

@@ -4,12 +4,13 @@ use std::{net::IpAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_cri::v1::{
-    ContainerFilter, ContainerState, ContainerStateValue, CreateContainerRequest, ListContainersRequest, Mount,
-    PodSandboxConfig, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
-    StopContainerRequest, StopPodSandboxRequest,
+    ContainerFilter, ContainerState, ContainerStateValue, CreateContainerRequest, LinuxContainerResources,
+    ListContainersRequest, Mount, PodSandboxConfig, RemoveContainerRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    UpdateContainerResourcesRequest,
 };
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Container, Pod, Secret},
+    api::core::v1::{ConfigMap, Container, Pod, ResourceRequirements, Secret},
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions},
 };
 use skiff_api::status::ApiError;
@@ -49,8 +50,10 @@ pub enum Outcome {
     Sandbox(Result<(), String>),
     /// An image is there (its reference), or not (reason and message).
     Image(String, Result<String, (&'static str, String)>),
-    /// A container was started, or not (reason and message).
-    Started(String, Result<(), (&'static str, String)>),
+    /// A container was started (with these resources), or not (reason and message).
+    Started(String, Result<ResourceRequirements, (&'static str, String)>),
+    /// A container was resized to these resources, or not.
+    Resized(String, ResourceRequirements, bool),
     /// Something was stopped or removed.
     Done,
     /// The object was deleted.
@@ -114,11 +117,13 @@ impl Job {
             }
             Action::StartContainer { container, attempt, sandbox_id, image_ref } => {
                 let result = self.start(&container, attempt, sandbox_id, image_ref).await;
-                Outcome::Started(container, result)
+                let resources = self.resources(&container);
+                Outcome::Started(container, result.map(|()| resources))
             }
             Action::StopContainer { container, id, grace_seconds, message } => {
                 self.stop(&container, id, grace_seconds, message).await
             }
+            Action::ResizeContainer { container, id } => self.resize(container, id).await,
             Action::FinishDeletion => self.finish_deletion().await,
             Action::ExceedDeadline | Action::WakeAt(_) => Outcome::Done,
         }
@@ -373,6 +378,37 @@ impl Job {
         sources.services.extend(self.ctx.services.get("default", "kubernetes"));
         sources.services.extend(self.ctx.services.list_in(namespace));
         Ok(sources)
+    }
+
+    fn resources(&self, name: &str) -> ResourceRequirements {
+        self.desired.container(name).and_then(|container| container.resources.clone()).unwrap_or_default()
+    }
+
+    /// The pod's cgroup is set before and after: it must be wide enough for the container at each moment.
+    async fn resize(&self, name: String, id: String) -> Outcome {
+        let Ok(container) = self.container(&name) else { return Outcome::Done };
+        let oom_score_adj = cgroup::oom_score_adj(self.desired.spec(), container, self.ctx.memory_bytes);
+        let linux = LinuxContainerResources { oom_score_adj, ..config::resources(container) };
+        let request = UpdateContainerResourcesRequest {
+            container_id: id,
+            linux: Some(linux),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        let pod = || match self.is_oci() {
+            true => self.ctx.cgroups.make(&cgroup::path(&self.desired), &cgroup::limits(self.desired.spec())),
+            false => Ok(()),
+        };
+        let widened = pod().map_err(|e| CriError::internal(e.to_string()));
+        let updated = match widened {
+            Ok(()) => self.call(|cri| async move { cri.update_container_resources(request).await }).await.map(drop),
+            Err(e) => Err(e),
+        };
+        let done = updated.and_then(|()| pod().map_err(|e| CriError::internal(e.to_string())));
+        if let Err(e) = &done {
+            self.event(Some(&name), EventType::Warning, "ResizeError", format!("Error resizing container: {e}"));
+        }
+        let resources = self.resources(&name);
+        Outcome::Resized(name, resources, done.is_ok())
     }
 
     async fn stop(&self, name: &str, id: String, grace_seconds: i64, message: String) -> Outcome {

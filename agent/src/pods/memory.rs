@@ -1,6 +1,7 @@
 //! What of an action's outcome is remembered of a pod.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::{
     execute::Outcome,
@@ -34,6 +35,14 @@ pub(super) fn remember(desired: &DesiredPod, observed: &mut ObservedPod, outcome
         Outcome::Sandbox(Err(message)) => observed.sandbox_failure = Some((message.clone(), later(now, SANDBOX_AGAIN))),
         Outcome::Image(container, result) => image(observed, container, result, now),
         Outcome::Started(container, result) => started(desired, observed, container, result, now),
+        Outcome::Resized(container, resources, done) => {
+            let memory = observed.memory.entry(container.clone()).or_default();
+            if *done {
+                memory.resources = Some(resources.clone());
+            } else {
+                memory.refused = Some(resources.clone());
+            }
+        }
         Outcome::Done | Outcome::Deleted | Outcome::Reported(_) | Outcome::Retry(_) => {}
     }
 }
@@ -54,7 +63,7 @@ fn started(
     desired: &DesiredPod,
     observed: &mut ObservedPod,
     container: &str,
-    result: &Result<(), (&'static str, String)>,
+    result: &Result<ResourceRequirements, (&'static str, String)>,
     now: Timestamp,
 ) {
     // What stands in `observed` is from before the start: the newest container is the one that is replaced.
@@ -66,6 +75,8 @@ fn started(
         memory.crash_backoff.advance(ended, now);
     }
     memory.image = ImageState::Unknown;
+    memory.resources = result.as_ref().ok().cloned();
+    memory.refused = None;
     memory.unhealthy = None;
     memory.unhealthy_grace_seconds = None;
     memory.started = result.is_ok() && spec.is_some_and(|spec| spec.startup_probe.is_none());
@@ -112,6 +123,7 @@ pub(super) fn adopt(desired: &DesiredPod, observed: &mut ObservedPod) {
         let Some(spec) = desired.container(&name) else { continue };
         let before = known.iter().find(|status| status.name == name);
         let memory = observed.memory.entry(name).or_default();
+        memory.resources = before.and_then(|status| status.resources.clone()).or(spec.resources.clone());
         memory.started = spec.startup_probe.is_none() || before.is_some_and(|status| status.started == Some(true));
         memory.ready = memory.started && (spec.readiness_probe.is_none() || before.is_some_and(|status| status.ready));
     }

@@ -31,6 +31,7 @@ mod patch;
 mod phase;
 mod pull;
 pub mod qos;
+mod resize;
 pub mod restart;
 mod rotate;
 pub mod security;

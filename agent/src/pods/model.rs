@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 
 use super::restart::Backoff;
 
@@ -225,6 +225,10 @@ pub struct ContainerMemory {
     pub started: bool,
     /// `ready`: its readiness probe succeeds, or it has none and it is started.
     pub ready: bool,
+    /// What it was started with, or resized to since, if that is known.
+    pub resources: Option<ResourceRequirements>,
+    /// What it could not be resized to.
+    pub refused: Option<ResourceRequirements>,
     /// A liveness or startup probe has failed for good: the container is to be killed, for the reason given.
     pub unhealthy: Option<String>,
     /// The grace period that the failed probe asks for.
@@ -397,6 +401,13 @@ pub enum Action {
         /// The `Killing` event's message.
         message: String,
     },
+    /// Give a running container the resources that its spec says now.
+    ResizeContainer {
+        /// The container.
+        container: String,
+        /// Its id.
+        id: String,
+    },
     /// Remove a container that has ended.
     RemoveContainer {
         /// The container.
@@ -421,6 +432,7 @@ impl Action {
             Self::EnsureImage { container }
             | Self::StartContainer { container, .. }
             | Self::StopContainer { container, .. }
+            | Self::ResizeContainer { container, .. }
             | Self::RemoveContainer { container, .. } => Some(Subject::Container(container.clone())),
             Self::FinishDeletion => Some(Subject::Object),
             Self::ExceedDeadline | Self::WakeAt(_) => None,

@@ -106,7 +106,7 @@ fn container_status(
         started: (!desired.is_ephemeral(&container.name)).then_some(running && memory.started),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
-        resources: container.resources.clone(),
+        resources: memory.resources.clone().filter(|_| running).or(container.resources.clone()),
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         ..ContainerStatus::default()
     }

@@ -16,7 +16,7 @@ use super::{
     admission, decide,
     execute::{Finished, Job, Outcome},
     memory,
-    model::{Action, DesiredPod, Ended, ImageState, ObservedPod, RunState, Subject, VolumeState},
+    model::{Action, DesiredPod, Ended, ImageState, ObservedPod, RunState, Seen, Subject, VolumeState},
     observe, patch, restart, status,
 };
 use crate::{
@@ -49,6 +49,11 @@ pub enum Input {
 const INBOX: usize = 64;
 /// How long a failed stop, removal or report is left alone.
 const COOL_DOWN: Duration = Duration::from_secs(1);
+
+/// The exit code of a container that was ended by SIGKILL.
+const KILLED: i32 = 137;
+/// How long after an end its reason may change.
+const REASON_COMES_WITHIN: SignedDuration = SignedDuration::from_secs(3);
 
 /// The task of one pod.
 pub struct Worker {
@@ -185,9 +190,22 @@ impl Worker {
                 action => self.launch(action),
             }
         }
+        self.look_again(now);
         self.flip_pull_reasons(now);
         self.renew_tokens();
         self.is_over()
+    }
+
+    /// A runtime learns after a container's end that memory ran out, and tells nobody: it is asked again.
+    fn look_again(&mut self, now: Timestamp) {
+        let late = |seen: &Seen| {
+            let end = seen.finished_at.filter(|_| seen.state == RunState::Exited && seen.exit_code == KILLED);
+            end.is_some_and(|end| now.duration_since(end).abs() < REASON_COMES_WITHIN)
+        };
+        if self.observed.containers.values().filter_map(|all| all.last()).any(late) {
+            let soon = now.checked_add(SignedDuration::from_secs(1)).unwrap_or(now);
+            self.wake_at = Some(self.wake_at.map_or(soon, |wake| wake.min(soon)));
+        }
     }
 
     /// Lets the pod in, unless the node is full or runs short. What has started is let be.

@@ -43,6 +43,8 @@ macro_rules! with_calls {
             runtime remove_container(RemoveContainerRequest) -> RemoveContainerResponse, |_| CALL;
             runtime list_containers(ListContainersRequest) -> ListContainersResponse, |_| QUERY;
             runtime container_status(ContainerStatusRequest) -> ContainerStatusResponse, |_| QUERY;
+            runtime update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse,
+                |_| CALL;
             runtime reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, |_| QUERY;
             runtime exec_sync(ExecSyncRequest) -> ExecSyncResponse,
                 |r| if r.timeout > 0 { seconds(r.timeout) } else { CALL };

@@ -324,6 +324,14 @@ impl Cri for FakeCri {
         Err(absent("list_images"))
     }
 
+    async fn update_container_resources(
+        &self,
+        _: v1::UpdateContainerResourcesRequest,
+    ) -> Result<v1::UpdateContainerResourcesResponse, CriError> {
+        self.enter("update_container_resources").await?;
+        Ok(v1::UpdateContainerResourcesResponse {})
+    }
+
     async fn remove_image(&self, _: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, CriError> {
         Err(absent("remove_image"))
     }

@@ -5,9 +5,11 @@
 //! - [`setup`]: makes a pod's volumes, refreshes them, takes them away.
 //! - [`sources`]: follows what they are made of.
 //! - [`ownership`]: whose the files are.
+//! - [`memory`]: those that are in memory.
 //! - [`mounts`]: which of them a container gets, and where.
 
 pub mod atomic;
+pub mod memory;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;

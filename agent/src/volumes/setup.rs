@@ -12,18 +12,18 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{
-        ConfigMap, HostPathVolumeSource, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume,
-        VolumeProjection,
+        ConfigMap, EmptyDirVolumeSource, HostPathVolumeSource, Secret, ServiceAccount, ServiceAccountTokenProjection,
+        Volume, VolumeProjection,
     },
 };
 use parking_lot::Mutex;
 use skiff_client::{Client, Kind};
 
 use super::{
-    VolumeError, atomic, ownership,
+    VolumeError, atomic, memory, ownership,
     payload::{self, DEFAULT_MODE, File, Payload, mode},
 };
-use crate::{keep::transport::is_away, pods::fields::Fields};
+use crate::{keep::transport::is_away, pods::fields::Fields, quantity};
 
 /// How long a token lives where nothing else is said.
 const TOKEN_SECONDS: i64 = 3600;
@@ -88,6 +88,8 @@ impl Volumes {
 
     /// Takes everything away.
     pub fn tear_down(&self) -> Result<(), VolumeError> {
+        let empty = self.folder.join("kubernetes.io~empty-dir");
+        memory::unmount_all(&empty).map_err(|source| VolumeError::Io { path: empty, source })?;
         match fs::remove_dir_all(&self.folder) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(VolumeError::Io { path: self.folder.clone(), source })
@@ -101,8 +103,8 @@ impl Volumes {
         if let Some(source) = &volume.host_path {
             return check_host_path(source);
         }
-        if volume.empty_dir.is_some() {
-            return make_dir(&path, 0o777);
+        if let Some(source) = &volume.empty_dir {
+            return empty_dir(source, &path);
         }
         let payload = match self.make(volume, fields, now).await {
             // What was put there while the server answered is better than nothing: a token may still be good.
@@ -278,6 +280,21 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), VolumeError> {
     let io = |source| VolumeError::Io { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(io)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io)
+}
+
+/// An ordinary user cannot mount: memory is the disk's then.
+fn empty_dir(source: &EmptyDirVolumeSource, path: &Path) -> Result<(), VolumeError> {
+    let in_memory = source.medium.as_deref() == Some("Memory") && nix::unistd::geteuid().is_root();
+    if memory::is_mounted(path) {
+        return Ok(());
+    }
+    make_dir(path, 0o777)?;
+    if !in_memory {
+        return Ok(());
+    }
+    let limit = source.size_limit.as_ref().and_then(|limit| quantity::units(&limit.0));
+    let limit = limit.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
+    memory::mount(path, limit).map_err(|source| VolumeError::Io { path: path.to_owned(), source })
 }
 
 fn check_host_path(source: &HostPathVolumeSource) -> Result<(), VolumeError> {

@@ -128,7 +128,7 @@ fn endpoints(port: &ServicePort, slices: &[&EndpointSlice]) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
     use super::*;
     use serde_json::json;
 

@@ -3,6 +3,8 @@ use serde_json::json;
 use super::{at, desired};
 use crate::pods::{
     decide,
+    execute::Outcome,
+    memory,
     model::{Action, ContainerMemory, Ended, ImageState, ObservedPod, RunState, Sandbox, Seen, VolumeState},
     restart::Backoff,
     status,
@@ -144,4 +146,19 @@ fn an_evicted_pod_ends_at_once_and_says_why() {
     assert!(matches!(decide(&pod, &observed, at(0))[..], [Action::StopContainer { grace_seconds: 0, .. }]));
     let told = status(&pod, &observed, at(0));
     assert_eq!((told.phase.as_deref(), told.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+}
+
+#[test]
+fn a_container_is_resized_once_where_it_is() {
+    let pod = desired(json!({"containers": [{"name": "a", "image": "x", "resources": {"limits": {"cpu": "2"}}}]}));
+    let mut observed = in_sandbox();
+    observed.containers.insert("a".into(), vec![seen(RunState::Running, 0, 0)]);
+    let had = serde_json::from_value(json!({"limits": {"cpu": "1"}})).unwrap();
+    observed.memory.insert("a".into(), ContainerMemory { resources: Some(had), ..present() });
+    assert_eq!(decide(&pod, &observed, at(0)), [Action::ResizeContainer { container: "a".into(), id: "c0".into() }]);
+    let resources = pod.spec().containers[0].resources.clone().unwrap();
+    memory::remember(&pod, &mut observed, &Outcome::Resized("a".into(), resources, true), at(0));
+    assert_eq!(decide(&pod, &observed, at(0)), []);
+    let told = status(&pod, &observed, at(0)).container_statuses.unwrap()[0].resources.clone().unwrap();
+    assert_eq!(told.limits.unwrap()["cpu"].0, "2");
 }

@@ -111,7 +111,8 @@ impl World {
                 Outcome::Image(container.clone(), result)
             }
             Action::StartContainer { container, .. } => {
-                Outcome::Started(container.clone(), ok("x").map_err(|e| ("RunContainerError", e)))
+                let started = ok("x").map(|()| Default::default());
+                Outcome::Started(container.clone(), started.map_err(|e| ("RunContainerError", e)))
             }
             _ => Outcome::Done,
         }

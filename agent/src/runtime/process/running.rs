@@ -75,10 +75,10 @@ impl Running {
 /// Starts the program.
 pub(super) fn spawn(config: &ProcessConfig) -> Result<Running, ProcessError> {
     // A socket file that an earlier process left behind would look like an answer that never comes.
-    if let Err(e) = fs::remove_file(&config.socket) {
-        if e.kind() != std::io::ErrorKind::NotFound {
-            tracing::warn!(error = %e, socket = %config.socket.display(), "cannot remove the old socket");
-        }
+    if let Err(e) = fs::remove_file(&config.socket)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(error = %e, socket = %config.socket.display(), "cannot remove the old socket");
     }
     let failed = |source| ProcessError::Spawn { program: config.program.clone(), source };
     let mut command = Command::new(&config.program);
