@@ -23,8 +23,9 @@ pub(crate) struct Args {
     /// This binary instead of a release build of the tree.
     #[arg(long)]
     binary: Option<PathBuf>,
-    /// For how long an idle cluster's CPU and disk writes are watched. Ten tell what it writes in the long run.
-    #[arg(long, default_value_t = 1)]
+    /// For how many minutes an idle cluster's CPU and disk writes are watched. Renewals reach the disk every five
+    /// minutes, so that a shorter time may show no writes at all.
+    #[arg(long, default_value_t = 5)]
     idle_minutes: u64,
     /// One part alone, instead of start-up, memory and pods.
     #[arg(value_enum)]

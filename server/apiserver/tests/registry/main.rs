@@ -1,4 +1,5 @@
-//! Behaviours of the registry, on a store in memory for the most part: a request goes in at `Dispatch`, an answer comes out.
+//! Behaviours of the registry, on a store in memory for the most part: a request goes in at `Dispatch`, an answer comes
+//! out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cluster;
