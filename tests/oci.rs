@@ -242,9 +242,8 @@ fn uid(host: &Host, pod: &str) -> String {
     host.get(&["pod", pod])["metadata"]["uid"].as_str().expect("a uid").to_owned()
 }
 
-#[test]
-fn a_killed_skiff_interrupts_no_container_and_nothing_is_left_behind() {
-    let mut host = Host::start();
+/// A container and a Wasm pod, each behind a Service, that reach each other.
+fn start_both(host: &Host) {
     let hello = host.dir().join("hello.wasm");
     fs::copy(project().join("examples/hello/hello.wasm"), &hello).expect("a copy");
     host.skiff(&["image", "import", hello.to_str().expect("a path"), "--name", "hello:latest"]);
@@ -277,7 +276,12 @@ spec:
     host.wait("the container reaches the Wasm pod", || from_container(&pod_ip).contains("you asked for /x"));
     let from_node = host.run("curl", &["-sS", "--max-time", "5", &format!("http://{oci}/index.html")]);
     assert_eq!(from_node, "from a container\n");
+}
 
+#[test]
+fn a_killed_skiff_interrupts_no_container_and_nothing_is_left_behind() {
+    let mut host = Host::start();
+    start_both(&host);
     let before = (host.status("oci", "/containerStatuses/0/containerID"), host.processes("httpd -f"));
     let containerd = host.processes("containerd --config");
     let uids = [uid(&host, "oci"), uid(&host, "wasm")];
@@ -290,7 +294,18 @@ spec:
     assert_eq!((host.status("oci", "/containerStatuses/0/containerID"), host.processes("httpd -f")), before);
     assert_eq!(host.status("oci", "/containerStatuses/0/restartCount"), 0);
 
-    host.kubectl(&["delete", "pod", "oci", "wasm", "--grace-period=1"]);
+    // The one that was taken over is watched all the same: a crash of it is answered, and interrupts nothing either.
+    host.kill("containerd --config");
+    host.wait("containerd is started again", || {
+        let now = host.processes("containerd --config");
+        !now.is_empty() && now != containerd
+    });
+    host.apply(&script_pod("later", "", "", "exec sleep 1000"));
+    host.ready("later");
+    assert_eq!((host.status("oci", "/containerStatuses/0/containerID"), host.processes("httpd -f")), before);
+    assert_eq!(host.status("oci", "/containerStatuses/0/restartCount"), 0);
+
+    host.kubectl(&["delete", "pod", "oci", "wasm", "later", "--grace-period=1"]);
     let nothing_left = wait_for(common::PATIENCE, || left(&host, &uids).is_empty());
     assert!(nothing_left, "left behind: {:#?}", left(&host, &uids));
 }

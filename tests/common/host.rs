@@ -159,16 +159,19 @@ impl Host {
         pids.filter(has).collect()
     }
 
+    /// Kills the processes whose command line has a text; there must be some.
+    pub fn kill(&self, part: &str) {
+        let pids = self.processes(part);
+        assert!(!pids.is_empty(), "{part} does not run\n{}", self.log());
+        for pid in pids {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+            let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
     /// Kills skiff as a crash would. Its Wasm runtime ends by itself, its containerd does not.
     pub fn kill_skiff(&mut self) {
-        let pids = self.processes("-v server --data-dir");
-        for pid in &pids {
-            let _gone = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(i32::try_from(*pid).expect("a pid")),
-                nix::sys::signal::Signal::SIGKILL,
-            );
-        }
-        assert!(!pids.is_empty(), "skiff does not run\n{}", self.log());
+        self.kill("-v server --data-dir");
         if let Some(mut process) = self.skiff.take() {
             process.wait().expect("its end");
         }
