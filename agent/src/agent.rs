@@ -24,6 +24,7 @@ use crate::{
     pods::manager,
     runtime::{Cri, CriError, grpc::CriSocket, router::Runtimes},
     streaming,
+    volumes::sources::Sources,
 };
 
 /// Why a node cannot start.
@@ -184,6 +185,7 @@ fn context(
         node_name: config.node_name.clone(),
         host_ips: vec![config.node_ip],
         data_dir: config.data_dir.clone(),
+        sources: Sources::new(&client, informers.cancelled()),
         client,
         recorder,
         runtimes,

@@ -16,7 +16,7 @@ use k8s_openapi::{
 };
 use skiff_client::{Client, EventRecorder, EventType, Informer, recorder};
 
-use crate::runtime::router::Runtimes;
+use crate::{runtime::router::Runtimes, volumes::sources::Sources};
 
 /// What all parts of the agent share.
 pub struct Context {
@@ -40,6 +40,8 @@ pub struct Context {
     pub pods: Arc<Informer<Pod>>,
     /// All services.
     pub services: Arc<Informer<Service>>,
+    /// What volumes are made of.
+    pub sources: Sources,
     /// RuntimeClasses.
     pub runtime_classes: Arc<Informer<RuntimeClass>>,
 }

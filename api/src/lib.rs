@@ -19,6 +19,7 @@
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`protobuf`]: objects as `application/vnd.kubernetes.protobuf`.
 //! - [`quantity`]: amounts of resources.
+//! - [`quota`]: what objects count for, and whether there is room for them.
 //! - [`status`]: errors as Kubernetes words them.
 //! - [`selector`]: label and field selectors.
 //! - [`scale`]: the `Scale` of a workload.
@@ -38,6 +39,7 @@ pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod request;
 pub mod scale;
 pub mod schema;

@@ -7,11 +7,18 @@ use skiff_api::user::UserInfo;
 use skiff_apiserver::{
     authz::Authorizer,
     bootstrap,
-    front::{authn::token::StaticTokens, catalog::KindsCatalog, connect::dial::NetDial, health::CheckScope},
-    registry::{Dispatch, Registry},
+    front::{authn::token::IdentityTokens, catalog::KindsCatalog, connect::dial::NetDial, health::CheckScope},
+    registry::{Dispatch, Identity, Registry},
     server::{ApiServer, ApiServerParts, Config as ApiServerConfig},
+    tokens::{
+        ISSUER, Tokens, TokensConfig, account_user_name,
+        claims::{Claims, Reference},
+        discovery::IssuerDocuments,
+        jws::SigningKey,
+    },
 };
 use skiff_client::{client::Client, informer::Informers};
+use skiff_controllers::tokens::{Sign, TokenOf};
 use skiff_store::{Store, sqlite::SqliteStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -19,6 +26,9 @@ use crate::{Config, ServerError, identities::Identities, pki::Pki};
 
 /// The program whose fields the controllers manage, as it is called in Kubernetes.
 const CONTROLLERS: &str = "kube-controller-manager";
+
+/// The controllers' common user: reads for all of them, and writes the tokens in Secrets.
+const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
 /// The prefix of a node's share of the pod addresses: 8,190 of them, so that addresses never cap a node.
 pub(crate) const NODE_PREFIX: u8 = 19;
@@ -28,16 +38,22 @@ pub(crate) fn api_server(
     registry: &Arc<Registry>,
     identities: &Identities,
     pki: &Pki,
+    key: &Arc<SigningKey>,
 ) -> Result<ApiServer, ServerError> {
     let dial = NetDial::new(identities.node_client(pki)?).map_err(|error| ServerError::Tls(error.into()))?;
     let config = registry.config();
     let advertised = format!("{}:{}", config.advertise_address, config.advertise_port);
+    let issuer = IssuerDocuments::new(ISSUER, &advertised, key);
+    let tokens: Arc<dyn Identity> =
+        Arc::new(Tokens::new(TokensConfig::new(Arc::clone(key)), Arc::clone(registry.cacher())));
+    registry.set_identity(Arc::clone(&tokens));
     let parts = ApiServerParts {
         dispatch: Arc::clone(registry) as Arc<dyn Dispatch>,
         authorizer: registry.authorizer() as Arc<dyn Authorizer>,
-        tokens: Arc::new(StaticTokens::new()),
+        tokens: Arc::new(IdentityTokens(tokens)),
         catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
         dial: Arc::new(dial),
+        issuer: Some(issuer),
     };
     Ok(ApiServer::new(ApiServerConfig::default(), parts))
 }
@@ -55,8 +71,15 @@ pub(crate) fn add_health(api: &ApiServer, store: &Arc<SqliteStore>) {
 }
 
 /// Starts scheduler and controllers. All read through one set of informers; each writes as itself.
-pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &TaskTracker, cancel: &CancellationToken) {
-    let reader = Client::new(api.local(component("system:kube-controller-manager"), CONTROLLERS));
+pub(crate) fn start(
+    api: &Arc<ApiServer>,
+    config: &Config,
+    pki: &Pki,
+    key: &Arc<SigningKey>,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) {
+    let reader = Client::new(api.local(component(CONTROLLER_MANAGER), CONTROLLERS));
     let informers = Informers::new(reader, cancel.child_token());
     let scheduler = Client::new(api.local(component("system:kube-scheduler"), "kube-scheduler"));
     tasks.spawn(skiff_scheduler::run(
@@ -67,7 +90,12 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &Ta
     ));
     let as_controller = {
         let api = Arc::clone(api);
-        move |name: &str| Client::new(api.local(service_account("kube-system", name), CONTROLLERS))
+        move |name: &str| {
+            let is_the_manager_itself = name == skiff_controllers::tokens::NAME;
+            let user =
+                if is_the_manager_itself { component(CONTROLLER_MANAGER) } else { service_account("kube-system", name) };
+            Client::new(api.local(user, CONTROLLERS))
+        }
     };
     let controllers = skiff_controllers::Config {
         root_ca: pki.server_ca().to_owned(),
@@ -75,8 +103,18 @@ pub(crate) fn start(api: &Arc<ApiServer>, config: &Config, pki: &Pki, tasks: &Ta
             pod_cidrs: vec![(config.cluster_cidr.clone(), NODE_PREFIX)],
             ..Default::default()
         },
+        sign_token: sign_token(key),
     };
     tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));
+}
+
+/// Signs the tokens that lie in Secrets.
+fn sign_token(key: &Arc<SigningKey>) -> Sign {
+    let key = Arc::clone(key);
+    Sign(Arc::new(move |of: &TokenOf| {
+        let account = Reference { name: of.account.clone(), uid: of.account_uid.clone() };
+        key.sign(&Claims::legacy_json(&of.namespace, &account, &of.secret)).map_err(|error| error.to_string())
+    }))
 }
 
 /// Who may do all: the identity of what the operator of this process asks for.
@@ -90,7 +128,7 @@ fn component(name: &str) -> UserInfo {
 
 fn service_account(namespace: &str, name: &str) -> UserInfo {
     let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")];
-    user(&format!("system:serviceaccount:{namespace}:{name}"), &groups)
+    user(&account_user_name(namespace, name), &groups)
 }
 
 fn user(name: &str, groups: &[&str]) -> UserInfo {

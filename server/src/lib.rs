@@ -24,6 +24,7 @@ use skiff_apiserver::{
     bootstrap,
     registry::{Registry, RegistryConfig},
     strategy::services::Cidr,
+    tokens::jws::SigningKey,
 };
 use skiff_client::client::Client;
 use skiff_store::{Store, StoreError, cache::Cacher, sqlite::SqliteStore};
@@ -140,6 +141,8 @@ impl Server {
         let port = listener.local_addr().map_or(config.port, |address| address.port());
         let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
         let identities = Identities::issue(&pki, &config, &registry_config)?;
+        let key = SigningKey::from_pem(&pki.service_account_key()?).map_err(|error| ServerError::Tls(error.into()))?;
+        let key = Arc::new(key);
         let (store, cacher) = open_store(&config.data_dir).await?;
 
         let client_ca = pki.client_ca().to_owned();
@@ -152,7 +155,7 @@ impl Server {
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
-        let api = Arc::new(components::api_server(&registry, &identities, &pki)?);
+        let api = Arc::new(components::api_server(&registry, &identities, &pki, &key)?);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
         let (serving, stop) = (Arc::clone(&api), cancel.child_token());
@@ -162,7 +165,7 @@ impl Server {
             }
         });
         let admin = Client::new(api.local(components::administrator(), "skiff"));
-        components::start(&api, &config, &pki, &tasks, &cancel);
+        components::start(&api, &config, &pki, &key, &tasks, &cancel);
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
         Ok(Self { pki, identities, url, admin, store, cacher, tasks, cancel })
     }

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use skiff_api::request::{ContentType, Options};
-use skiff_client::{EventType, Informers, Kind};
+use skiff_api::request::ContentType;
+use skiff_client::{EventType, Kind};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,10 @@ use crate::{
     context::Context,
     probes::{self, Verdict, run::Target},
     runtime::Cri,
-    volumes::setup::{Volumes, references},
+    volumes::{
+        setup::{Volumes, references},
+        sources::Followed,
+    },
 };
 
 /// What a worker is told.
@@ -418,22 +421,20 @@ impl Worker {
             return;
         }
         let (maps, secrets) = references(self.desired.spec().volumes.as_deref().unwrap_or_default());
+        let namespace = self.desired.namespace().to_owned();
         for name in maps {
-            self.follow::<ConfigMap>(&name);
+            self.follow(self.ctx.sources.config_maps.follow(&namespace, &name));
         }
         for name in secrets {
-            self.follow::<Secret>(&name);
+            self.follow(self.ctx.sources.secrets.follow(&namespace, &name));
         }
     }
 
-    fn follow<K: Kind>(&self, name: &str) {
-        let informers = Informers::new(self.ctx.client.clone(), self.cancel.child_token());
-        let options = Options { field_selector: Some(format!("metadata.name={name}")), ..Options::default() };
-        let informer = informers.select::<K>(Some(self.desired.namespace()), &options);
+    fn follow<K: Kind>(&self, source: Arc<Followed<K>>) {
         let (inbox, cancel) = (self.inbox.0.clone(), self.cancel.clone());
         tokio::spawn(async move {
-            let mut changes = informer.subscribe();
-            informer.synced().await;
+            let mut changes = source.informer.subscribe();
+            source.informer.synced().await;
             loop {
                 tokio::select! {
                     () = cancel.cancelled() => return,

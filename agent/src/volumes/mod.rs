@@ -3,12 +3,14 @@
 //! - [`payload`]: which files a volume holds; pure.
 //! - [`atomic`]: puts files in place so that a reader sees all of the old or all of the new ones.
 //! - [`setup`]: makes a pod's volumes, refreshes them, takes them away.
+//! - [`sources`]: follows what they are made of.
 //! - [`mounts`]: which of them a container gets, and where.
 
 pub mod atomic;
 pub mod mounts;
 pub mod payload;
 pub mod setup;
+pub mod sources;
 
 use std::path::PathBuf;
 

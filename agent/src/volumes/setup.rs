@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
@@ -15,6 +16,7 @@ use k8s_openapi::api::{
         VolumeProjection,
     },
 };
+use parking_lot::Mutex;
 use skiff_client::{Client, Kind};
 
 use super::{
@@ -33,13 +35,14 @@ const TOKEN_RENEW_PERCENT: i64 = 20;
 pub struct Volumes {
     folder: PathBuf,
     client: Client,
-    tokens: BTreeMap<String, (String, Timestamp)>,
+    /// By volume and path: a token, and when it is to be renewed.
+    tokens: Mutex<BTreeMap<String, (String, Timestamp)>>,
 }
 
 impl Volumes {
     /// The volumes of the pod with this folder.
     pub fn new(pod_folder: &Path, client: Client) -> Self {
-        Self { folder: pod_folder.join("volumes"), client, tokens: BTreeMap::new() }
+        Self { folder: pod_folder.join("volumes"), client, tokens: Mutex::default() }
     }
 
     /// Where a volume is on the host.
@@ -57,17 +60,18 @@ impl Volumes {
         self.folder.join(format!("kubernetes.io~{plugin}")).join(&volume.name)
     }
 
-    /// Makes or refreshes all volumes; the error names the volume.
-    pub async fn set_up(&mut self, fields: &Fields<'_>, now: Timestamp) -> Result<(), (String, VolumeError)> {
-        for volume in fields.desired.spec().volumes.iter().flatten() {
-            self.set_up_one(volume, fields, now).await.map_err(|e| (volume.name.clone(), e))?;
-        }
-        Ok(())
+    /// Makes or refreshes all volumes, and asks for all that they are made of at once; the error names the volume.
+    pub async fn set_up(&self, fields: &Fields<'_>, now: Timestamp) -> Result<(), (String, VolumeError)> {
+        let volumes = fields.desired.spec().volumes.iter().flatten();
+        let each = volumes.map(|volume| async move {
+            self.set_up_one(volume, fields, now).await.map_err(|e| (volume.name.clone(), e))
+        });
+        try_join_all(each).await.map(drop)
     }
 
     /// When a token must be renewed.
     pub fn renew_at(&self) -> Option<Timestamp> {
-        self.tokens.values().map(|(_, renew_at)| *renew_at).min()
+        self.tokens.lock().values().map(|(_, renew_at)| *renew_at).min()
     }
 
     /// Takes everything away.
@@ -80,7 +84,7 @@ impl Volumes {
         }
     }
 
-    async fn set_up_one(&mut self, volume: &Volume, fields: &Fields<'_>, now: Timestamp) -> Result<(), VolumeError> {
+    async fn set_up_one(&self, volume: &Volume, fields: &Fields<'_>, now: Timestamp) -> Result<(), VolumeError> {
         let path = self.path(volume);
         if let Some(source) = &volume.host_path {
             return check_host_path(source);
@@ -96,7 +100,7 @@ impl Volumes {
 
     /// The files of a volume that is made of objects; `None` for other kinds of volumes.
     async fn make(
-        &mut self,
+        &self,
         volume: &Volume,
         fields: &Fields<'_>,
         now: Timestamp,
@@ -121,15 +125,13 @@ impl Volumes {
         }
         let Some(source) = &volume.projected else { return Ok(None) };
         let mode = mode(source.default_mode, DEFAULT_MODE);
-        let mut payload = Payload::new();
-        for projection in source.sources.iter().flatten() {
-            payload.extend(self.project(&volume.name, projection, mode, fields, now).await?);
-        }
-        Ok(Some(payload))
+        let projections = source.sources.iter().flatten();
+        let parts = projections.map(|projection| self.project(&volume.name, projection, mode, fields, now));
+        Ok(Some(try_join_all(parts).await?.into_iter().flatten().collect()))
     }
 
     async fn project(
-        &mut self,
+        &self,
         volume: &str,
         projection: &VolumeProjection,
         mode: u32,
@@ -186,15 +188,16 @@ impl Volumes {
 
     /// A token bound to the pod: the one at hand unless it is due for renewal.
     async fn token(
-        &mut self,
+        &self,
         volume: &str,
         source: &ServiceAccountTokenProjection,
         fields: &Fields<'_>,
         now: Timestamp,
     ) -> Result<String, VolumeError> {
         let key = format!("{volume}/{}", source.path);
-        if let Some((token, _)) = self.tokens.get(&key).filter(|(_, renew_at)| *renew_at > now) {
-            return Ok(token.clone());
+        let at_hand = self.tokens.lock().get(&key).filter(|(_, renew_at)| *renew_at > now).cloned();
+        if let Some((token, _)) = at_hand {
+            return Ok(token);
         }
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let request = token_request(source, fields, seconds);
@@ -211,7 +214,7 @@ impl Volumes {
         let life = expires.duration_since(now).max(SignedDuration::from_secs(1));
         let renew_at =
             now.checked_add(life * i32::try_from(100 - TOKEN_RENEW_PERCENT).unwrap_or(80) / 100).unwrap_or(now);
-        self.tokens.insert(key, (token.clone(), renew_at));
+        self.tokens.lock().insert(key, (token.clone(), renew_at));
         Ok(token)
     }
 }

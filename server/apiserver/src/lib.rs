@@ -5,6 +5,7 @@
 //! - `authz/`: may they.
 //! - `admission/`: what a write is changed to or refused for, beyond its kind's own rules.
 //! - `registry/`: the verbs, once for all kinds, over the watch cache; `strategy/` holds what is particular to a kind.
+//! - `tokens/`: the tokens that the cluster issues and knows.
 //! - `bootstrap/`: the objects that a fresh cluster holds.
 //! - `local.rs`: the in-process transport.
 
@@ -16,5 +17,6 @@ pub mod local;
 pub mod registry;
 pub mod server;
 pub mod strategy;
+pub mod tokens;
 
 pub use server::{ApiServer, ApiServerParts, Config};

@@ -22,6 +22,7 @@ use crate::{
     },
     local::Local,
     registry::Dispatch,
+    tokens::discovery::IssuerDocuments,
 };
 
 /// What the API server is told at its start.
@@ -53,6 +54,8 @@ pub struct ApiServerParts {
     pub catalog: Arc<dyn Catalog>,
     /// The way to nodes and pods.
     pub dial: Arc<dyn Dial>,
+    /// By what others check tokens that are issued here; `None` where none are.
+    pub issuer: Option<IssuerDocuments>,
 }
 
 /// The API server.
@@ -73,6 +76,7 @@ impl ApiServer {
             authenticator: Authenticator::new(parts.tokens, config.anonymous_auth),
             catalog: parts.catalog,
             connector: Connector { dial: parts.dial },
+            issuer: parts.issuer,
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             version: config.version,

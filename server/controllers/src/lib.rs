@@ -5,6 +5,7 @@
 //! - [`endpointslice`]: which pods are behind a Service.
 //! - [`endpoints`]: the older form of that.
 //! - [`accounts`]: what every namespace has.
+//! - [`tokens`]: tokens in Secrets.
 //! - [`namespace`]: what goes with a namespace; [`garbage`]: what goes with its owner.
 //! - [`nodes`]: address ranges, lost nodes, evictions, pods left behind.
 //! - [`catalog`]: the resources that there are, built-in and custom.
@@ -22,6 +23,7 @@ pub mod nodes;
 pub mod replicaset;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 
 use frame::Context;
 use skiff_client::{Client, EventRecorder, Informers};
@@ -35,6 +37,8 @@ pub struct Config {
     pub root_ca: String,
     /// What concerns nodes.
     pub nodes: nodes::Config,
+    /// Signs the tokens in Secrets.
+    pub sign_token: tokens::Sign,
 }
 
 /// Runs all controllers until cancelled. `connect` gives a client with the identity of a controller, named as the
@@ -55,6 +59,7 @@ pub async fn run_all(
     all.spawn(deployment::run(context(deployment::NAME)));
     all.spawn(endpointslice::run(context(endpointslice::NAME)));
     all.spawn(accounts::run_accounts(context(accounts::ACCOUNTS_NAME)));
+    all.spawn(tokens::run(context(tokens::NAME), config.root_ca.clone(), config.sign_token));
     all.spawn(accounts::run_root_ca(context(accounts::ROOT_CA_NAME), config.root_ca));
     all.spawn(endpoints::run(context(endpoints::NAME)));
     all.spawn(namespace::run(context(namespace::NAME)));

@@ -25,6 +25,7 @@ use crate::{
         fake::{FakeCri, Fault},
         router::Runtimes,
     },
+    volumes::sources::Sources,
 };
 
 /// How many calls of a pod's life are made to go wrong, one after the other.
@@ -117,6 +118,7 @@ fn start_on(api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node {
         host_ips: vec!["127.0.0.1".parse().unwrap()],
         data_dir: dir.path().to_owned(),
         recorder: EventRecorder::new(client.clone(), "kubelet", "n1", cancel.clone()),
+        sources: Sources::new(&client, &cancel),
         client,
         runtimes: Runtimes::new(vec![(Arc::clone(&cri) as Arc<dyn Cri>, vec![String::new()])]),
         runtime_name: "fake".into(),

@@ -4,10 +4,14 @@
 //! the object has been validated, every plugin may refuse it. Each is a pure function of the write and of a
 //! [`World`], the view of other objects that it is given.
 
-mod limits;
+mod certificates;
+mod ingress_class;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_priority;
+mod pod_security;
+pub mod references;
 mod runtime_class;
 mod service_account;
 mod storage_class;
@@ -15,8 +19,12 @@ mod taint_nodes;
 #[cfg(test)]
 mod test_world;
 mod tolerations;
+mod volumes;
 
+use parking_lot::Mutex;
 use skiff_api::{kinds::ResourceDef, object::Object, status::ApiError, user::UserInfo};
+
+use crate::authz::Attributes;
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +42,9 @@ pub trait World: Send + Sync {
 
     /// All objects of a resource, in one namespace where one is given.
     fn all(&self, group: &str, resource: &str, namespace: Option<&str>) -> Vec<Object>;
+
+    /// Whether a user may do something else than what is being done.
+    fn allows(&self, attributes: Attributes<'_>) -> bool;
 }
 
 /// A write under admission.
@@ -53,6 +64,8 @@ pub struct Write<'a> {
     pub name: &'a str,
     /// The object before the write.
     pub old: Option<&'a Object>,
+    /// What the writer is told beside the answer.
+    pub warnings: &'a Mutex<Vec<String>>,
 }
 
 impl Write<'_> {
@@ -62,12 +75,12 @@ impl Write<'_> {
     }
 
     /// Whether the write is on a resource or one of its subresources.
-    fn is_on(&self, group: &str, resource: &str) -> bool {
+    pub(crate) fn is_on(&self, group: &str, resource: &str) -> bool {
         self.def.gvk.group == group && self.def.resource == resource
     }
 
     /// A refusal.
-    fn forbidden(&self, why: impl AsRef<str>) -> ApiError {
+    pub(crate) fn forbidden(&self, why: impl AsRef<str>) -> ApiError {
         ApiError::forbidden(&self.def.gvk.group, &self.def.resource, self.name, why.as_ref())
     }
 }
@@ -100,24 +113,30 @@ impl Plugin {
     }
 }
 
-/// All plugins, in Kubernetes' order. Outside plugins (webhooks, policies) have their place before `ResourceQuota`,
-/// which comes last so that nothing is charged for a write that is refused.
+/// All plugins, in Kubernetes' order. Outside plugins (webhooks, policies) have their place after them. `ResourceQuota`
+/// comes last of all, in `registry/quota.rs`: so nothing is charged for a write that is refused, and what is charged is
+/// held until the write is done.
 pub static PLUGINS: &[Plugin] = &[
     Plugin {
         name: "NamespaceLifecycle",
         mutate: Some(namespace_lifecycle::admit),
         validate: Some(namespace_lifecycle::validate),
     },
-    Plugin::mutating("LimitRanger", limits::apply_limit_ranges),
+    Plugin { name: "LimitRanger", mutate: Some(limit_ranger::mutate), validate: Some(limit_ranger::validate) },
     Plugin::mutating("ServiceAccount", service_account::mutate),
     Plugin::validating("NodeRestriction", node_restriction::validate),
     Plugin::mutating("TaintNodesByCondition", taint_nodes::mutate),
-    Plugin::validating("PodSecurity", limits::check_pod_security),
+    Plugin::validating("PodSecurity", pod_security::validate),
     Plugin { name: "Priority", mutate: Some(pod_priority::mutate), validate: Some(pod_priority::validate) },
     Plugin::mutating("DefaultTolerationSeconds", tolerations::mutate),
     Plugin::mutating("DefaultStorageClass", storage_class::mutate),
+    Plugin::mutating("StorageObjectInUseProtection", volumes::protect),
+    Plugin::validating("PersistentVolumeClaimResize", volumes::check_resize),
     Plugin::mutating("RuntimeClass", runtime_class::mutate),
-    Plugin::validating("ResourceQuota", limits::check_quota),
+    Plugin::validating("CertificateApproval", certificates::approval),
+    Plugin::validating("CertificateSigning", certificates::signing),
+    Plugin::validating("CertificateSubjectRestriction", certificates::restrict_subject),
+    Plugin::mutating("DefaultIngressClass", ingress_class::mutate),
 ];
 
 /// Lets every plugin change the object of a write.
@@ -128,4 +147,15 @@ pub fn mutate(world: &dyn World, write: &Write<'_>, object: &mut Object) -> Resu
 /// Asks every plugin whether a write may be done.
 pub fn validate(world: &dyn World, write: &Write<'_>, object: &Object) -> Result<(), ApiError> {
     PLUGINS.iter().filter_map(|plugin| plugin.validate).try_for_each(|validate| validate(world, write, object))
+}
+
+/// The name of the class that an annotation marks as the default: of several the newest, then the first by name.
+fn newest_default(classes: &[Object], annotation: &str) -> Option<String> {
+    let is_default = |class: &&Object| class.str_at(&["metadata", "annotations", annotation]) == Some("true");
+    let created = |class: &Object| class.str_at(&["metadata", "creationTimestamp"]).unwrap_or_default().to_owned();
+    let newest = classes
+        .iter()
+        .filter(is_default)
+        .max_by(|a, b| created(a).cmp(&created(b)).then_with(|| b.name().cmp(a.name())));
+    newest.map(|class| class.name().to_owned())
 }

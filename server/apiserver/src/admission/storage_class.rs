@@ -18,14 +18,8 @@ pub(super) fn mutate(world: &dyn World, write: &Write<'_>, claim: &mut Object) -
         return Ok(());
     }
     let classes = world.all("storage.k8s.io", "storageclasses", None);
-    let is_default = |class: &&Object| class.str_at(&["metadata", "annotations", IS_DEFAULT]) == Some("true");
-    let created = |class: &Object| class.str_at(&["metadata", "creationTimestamp"]).unwrap_or_default().to_owned();
-    let newest = classes
-        .iter()
-        .filter(is_default)
-        .max_by(|a, b| created(a).cmp(&created(b)).then_with(|| b.name().cmp(a.name())));
-    if let Some(class) = newest {
-        claim.set_at(&["spec", "storageClassName"], class.name());
+    if let Some(class) = super::newest_default(&classes, IS_DEFAULT) {
+        claim.set_at(&["spec", "storageClassName"], class);
     }
     Ok(())
 }

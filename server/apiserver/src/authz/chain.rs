@@ -31,9 +31,15 @@ impl Chain {
         self.rbac.rules_for(user, namespace)
     }
 
-    /// Follows the roles and bindings that other servers write, until cancelled.
+    /// The rules of the role that a binding in a namespace refers to.
+    pub fn role_rules(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<[Rule]>> {
+        self.rbac.index().role(kind, namespace, name).cloned()
+    }
+
+    /// Follows the roles and bindings that other servers write, and what nodes are related to, until cancelled.
     pub async fn follow(&self, cancel: CancellationToken) {
-        self.rbac.clone().follow(cancel).await;
+        let graph = self.node.graph();
+        tokio::join!(self.rbac.clone().follow(cancel.clone()), graph.follow(cancel));
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Attributes<'a> {
     pub verb: &'a str,
     /// On what.
     pub target: Target<'a>,
+    /// The field selector of a list, watch or deletion of many; empty for none.
+    pub fields: &'a str,
 }
 
 /// The answer, with the reason that SubjectAccessReview shows.

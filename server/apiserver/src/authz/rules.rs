@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn allows(rule: &Rule, verb: &str, target: Target<'_>) -> bool {
-        rule.allows(&Attributes { user: &UserInfo::default(), verb, target })
+        rule.allows(&Attributes { user: &UserInfo::default(), verb, target, fields: "" })
     }
 
     fn resource<'a>(group: &'a str, resource: &'a str, subresource: &'a str, name: &'a str) -> Target<'a> {

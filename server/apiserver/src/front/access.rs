@@ -46,5 +46,5 @@ pub fn attributes<'a>(user: &'a UserInfo, verb: &'a str, request: &'a Request) -
         namespace: request.authorization_namespace(),
         name: request.name.as_deref().unwrap_or_default(),
     };
-    Attributes { user, verb, target }
+    Attributes { user, verb, target, fields: request.options.field_selector.as_deref().unwrap_or_default() }
 }

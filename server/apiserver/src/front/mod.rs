@@ -54,7 +54,7 @@ use self::{
     respond::Reply,
     version::Version,
 };
-use crate::{authz::Authorizer, registry::Dispatch};
+use crate::{authz::Authorizer, registry::Dispatch, tokens::discovery::IssuerDocuments};
 
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -72,6 +72,7 @@ pub struct Front {
     authenticator: Authenticator,
     catalog: Arc<dyn Catalog>,
     connector: Connector,
+    issuer: Option<IssuerDocuments>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     version: Version,
@@ -92,6 +93,8 @@ pub struct FrontParts {
     pub catalog: Arc<dyn Catalog>,
     /// The way to nodes.
     pub connector: Connector,
+    /// By what others check tokens that are issued here.
+    pub issuer: Option<IssuerDocuments>,
     /// Health checks.
     pub health: Arc<Health>,
     /// Metrics.
@@ -120,21 +123,19 @@ impl Front {
             long_running: Arc::new(Semaphore::new(MAX_LONG_RUNNING)),
             bodies_kib: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
         };
-        let FrontParts { dispatch, authorizer, authenticator, catalog, connector, health, metrics, version, patience } =
-            parts;
-        let shutdown = CancellationToken::new();
         Arc::new(Self {
-            dispatch,
-            authorizer,
-            authenticator,
-            catalog,
-            connector,
-            health,
-            metrics,
-            version,
-            patience,
+            dispatch: parts.dispatch,
+            authorizer: parts.authorizer,
+            authenticator: parts.authenticator,
+            catalog: parts.catalog,
+            connector: parts.connector,
+            issuer: parts.issuer,
+            health: parts.health,
+            metrics: parts.metrics,
+            version: parts.version,
+            patience: parts.patience,
             slots,
-            shutdown,
+            shutdown: CancellationToken::new(),
         })
     }
 

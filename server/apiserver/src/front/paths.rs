@@ -15,7 +15,10 @@ use super::{
     negotiate::{Form, PLAIN_OFFER, clauses, negotiate, takes_gzip},
     respond::{Reply, compressed, json_in_form, reply, text},
 };
-use crate::authz::{Attributes, Target};
+use crate::{
+    authz::{Attributes, Target},
+    tokens::discovery::{CONFIGURATION_PATH, KEYS_PATH},
+};
 
 /// The media type of aggregated discovery.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -24,7 +27,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 pub async fn answer(front: &Front, user: &UserInfo, parts: &Parts, path: &str) -> Result<Reply, ApiError> {
     let verb = parts.method.as_str().to_ascii_lowercase();
     let verb = if parts.method == Method::HEAD { "get" } else { verb.as_str() };
-    access::check(&*front.authorizer, Attributes { user, verb, target: Target::Path(path) })?;
+    access::check(&*front.authorizer, Attributes { user, verb, target: Target::Path(path), fields: "" })?;
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(ApiError::new(
             Reason::MethodNotAllowed,
@@ -41,11 +44,21 @@ pub async fn answer(front: &Front, user: &UserInfo, parts: &Parts, path: &str) -
         "/metrics" => return Ok(metrics(front, &parts.headers)),
         _ => {}
     }
+    if let Some((media_type, body)) = front.issuer.as_ref().and_then(|issuer| issuer.get(path)) {
+        return Ok(issuer_document(media_type, body));
+    }
     documents(front, parts, path).ok_or_else(ApiError::no_such_path)?
 }
 
 fn json_answer(body: Bytes, parts: &Parts) -> Result<Reply, ApiError> {
     json_in_form(200, body, negotiate(&parts.headers, parts.uri.query(), PLAIN_OFFER)?)
+}
+
+/// A document on the tokens that are issued here: the same for all, and for long.
+fn issuer_document(media_type: &'static str, body: Bytes) -> Reply {
+    let mut reply = reply(200, media_type, Body::full(body));
+    reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    reply
 }
 
 fn metrics(front: &Front, headers: &HeaderMap) -> Reply {
@@ -59,6 +72,9 @@ fn index(front: &Front, parts: &Parts) -> Result<Reply, ApiError> {
     let mut paths = front.health.paths();
     paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version"].map(str::to_owned));
     paths.extend(["/api", "/api/v1", "/apis", "/apis/"].map(str::to_owned));
+    if front.issuer.is_some() {
+        paths.extend([CONFIGURATION_PATH, KEYS_PATH].map(str::to_owned));
+    }
     paths.extend(group_paths(front));
     paths.sort();
     paths.dedup();

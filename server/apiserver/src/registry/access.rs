@@ -13,7 +13,8 @@ pub(super) fn permit(authorizer: &dyn Authorizer, user: &UserInfo, request: &Req
         namespace: request.authorization_namespace(),
         name: request.name.as_deref().unwrap_or_default(),
     };
-    match authorizer.authorize(Attributes { user, verb: request.verb.as_str(), target }) {
+    let fields = request.options.field_selector.as_deref().unwrap_or_default();
+    match authorizer.authorize(Attributes { user, verb: request.verb.as_str(), target, fields }) {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) => Err(refusal(user, request, &reason)),
     }

@@ -137,6 +137,7 @@ impl<'a> Call<'a> {
             namespace: self.namespace(),
             name,
             old,
+            warnings: &self.warnings,
         }
     }
 

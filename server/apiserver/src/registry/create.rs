@@ -9,7 +9,7 @@ use super::{
     Answer,
     call::{Call, Swap, Written},
     config::MAX_NAME_TRIES,
-    forms, meta,
+    forms, grants, meta, quota,
 };
 use crate::{admission, admission::Operation, strategy};
 
@@ -61,6 +61,7 @@ async fn try_create(call: &Call<'_>, mut object: Object) -> Result<Option<Writte
     let name = object.name().to_owned();
     let write = call.write(Operation::Create, &name, None);
     admission::mutate(call.registry, &write, &mut object)?;
+    grants::check(call, &object, None)?;
     let mut cx = call.context();
     strategy::prepare_create(&call.def, &mut cx, &mut object);
     forms::apply_defaults(call, &mut object);
@@ -68,6 +69,7 @@ async fn try_create(call: &Call<'_>, mut object: Object) -> Result<Option<Writte
     forms::add_errors(&mut errors, forms::validate_create(call, &object));
     refuse_invalid(call, &name, &errors)?;
     admission::validate(call.registry, &write, &object)?;
+    let _turn = quota::charge(call, &write, &object).await?;
     forms::track(call, &mut object, None)?;
     if call.dry_run {
         let there = call.fetch(&name).await?.is_some();

@@ -26,7 +26,7 @@ pub fn time(at: Timestamp) -> String {
 }
 
 /// A name from the beginning of one.
-pub(super) fn generated_name(base: &str, random: Uuid) -> String {
+pub(crate) fn generated_name(base: &str, random: Uuid) -> String {
     let front: String = base.chars().take(MAX_GENERATED_CHARS - SUFFIX_CHARS).collect();
     let suffix = random.as_bytes().iter().take(SUFFIX_CHARS);
     let letters = suffix.filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len())).map(|b| char::from(*b));

@@ -14,11 +14,13 @@ mod create;
 mod decide;
 mod delete;
 mod forms;
+mod grants;
 mod list_options;
 pub mod meta;
 mod options;
 mod patch;
 mod queues;
+mod quota;
 mod read;
 mod route;
 mod seed;
@@ -44,7 +46,7 @@ use skiff_store::cache::Cacher;
 
 pub use config::RegistryConfig;
 pub use decide::{DeleteDecision, DeleteOptions, DeleteRules, Lifetime, Propagation, decide_delete};
-pub use sub::identity::Identity;
+pub use sub::identity::{Identity, Reviewed};
 
 use crate::{authz::Chain, strategy::services::Allocators};
 use queues::Queues;
@@ -101,6 +103,7 @@ pub struct Registry {
     authorizer: Arc<Chain>,
     allocators: Allocators,
     queues: Queues,
+    books: quota::Books,
     identity: OnceLock<Arc<dyn Identity>>,
     /// Itself, for the tasks that finish writes.
     this: Weak<Self>,
@@ -118,6 +121,7 @@ impl Registry {
             cacher,
             kinds,
             queues: Queues::default(),
+            books: quota::Books::default(),
             identity: OnceLock::new(),
             this: this.clone(),
         })

@@ -21,7 +21,7 @@ use crate::{authz::MASTERS, strategy, strategy::Part};
 const SELF: &str = "system:apiserver";
 
 /// The server itself as a user.
-fn itself() -> UserInfo {
+pub(super) fn itself() -> UserInfo {
     UserInfo { name: SELF.to_owned(), groups: vec![MASTERS.to_owned()], ..UserInfo::default() }
 }
 

@@ -10,7 +10,7 @@ use super::{
     Answer,
     call::{Call, Swap, Written},
     config::MAX_SWAPS,
-    create, decide, forms, meta,
+    create, decide, forms, grants, meta, quota,
 };
 use crate::{admission, admission::Operation, strategy, strategy::Part};
 
@@ -117,6 +117,7 @@ async fn attempt(
     object.set_at(&["metadata", "resourceVersion"], entry.resource_version.to_string());
     let write = call.write(Operation::Update, name, Some(old));
     admission::mutate(call.registry, &write, &mut object)?;
+    grants::check(call, &object, Some(old))?;
     let mut cx = call.context();
     strategy::prepare_update(&call.def, &mut cx, &mut object, old, part);
     let mut errors = std::mem::take(&mut cx.errors);
@@ -124,6 +125,7 @@ async fn attempt(
     errors.extend(strategy::validate_update(&object, old));
     create::refuse_invalid(call, name, &errors)?;
     admission::validate(call.registry, &write, &object)?;
+    let _turn = quota::charge(call, &write, &object).await?;
     forms::track(call, &mut object, Some(old))?;
     if object == *old {
         return Ok(Some(Written::Stored(entry.clone())));

@@ -4,7 +4,10 @@ use skiff_api::{kinds::StorageKey, object::Object};
 use skiff_store::cache::Cacher;
 
 use super::Registry;
-use crate::admission::World;
+use crate::{
+    admission::World,
+    authz::{Attributes, Authorizer as _, Decision},
+};
 
 /// The storage key of a resource that is stored under its own name.
 pub(super) fn storage(group: &str, resource: &str) -> StorageKey {
@@ -26,5 +29,9 @@ impl World for Registry {
     fn all(&self, group: &str, resource: &str, namespace: Option<&str>) -> Vec<Object> {
         let entries = self.cacher.peek_all(&storage(group, resource), namespace);
         entries.iter().filter_map(|entry| entry.object().ok()).collect()
+    }
+
+    fn allows(&self, attributes: Attributes<'_>) -> bool {
+        matches!(self.authorizer.authorize(attributes), Decision::Allow(_))
     }
 }

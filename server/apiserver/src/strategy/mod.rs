@@ -68,7 +68,6 @@ fn strategy(def: &ResourceDef) -> &'static dyn Strategy {
         ("", "persistentvolumes" | "persistentvolumeclaims") => &volumes::Volumes,
         ("batch", "jobs") => &jobs::Jobs,
         ("certificates.k8s.io", "certificatesigningrequests") => &certificates::Requests,
-        // The place of `rbac.authorization.k8s.io`: nobody may grant what they do not have themselves.
         _ => &Plain,
     }
 }

@@ -112,6 +112,7 @@ impl Harness {
             tokens: Arc::new(tokens),
             catalog: Arc::new(FakeCatalog),
             dial: Arc::new(dial),
+            issuer: None,
         };
         let server = Arc::new(ApiServer::new(config, parts));
         let (chain, key) = ca.server();

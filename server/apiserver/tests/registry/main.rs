@@ -8,4 +8,5 @@ mod identity;
 mod pods;
 mod reading;
 mod services;
+mod tokens;
 mod writing;

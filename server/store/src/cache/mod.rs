@@ -340,6 +340,11 @@ impl Cacher {
         Ok(CacheOutcome::Mismatch(Some(entry)))
     }
 
+    /// Whether nobody else writes to the store: what this process has seen is all that there is.
+    pub fn is_sole_writer(&self) -> bool {
+        self.shared.store.sole_writer()
+    }
+
     /// The newest revision published.
     pub fn revision(&self) -> Revision {
         *self.shared.published.borrow()

@@ -41,6 +41,8 @@ pub struct Index {
     groups: HashMap<String, Vec<Grant>>,
     /// The rules of the ClusterRoles by name, for those who are given one without a binding.
     cluster_roles: HashMap<String, Arc<[Rule]>>,
+    /// The rules of the Roles by namespace and name.
+    roles: HashMap<(String, String), Arc<[Rule]>>,
 }
 
 /// The roles that bindings refer to.
@@ -90,6 +92,7 @@ impl Index {
             index.add(&roles, binding, Some(Arc::from(binding.namespace())));
         }
         index.cluster_roles = roles.cluster;
+        index.roles = roles.namespaced;
         index
     }
 
@@ -145,6 +148,15 @@ impl Index {
     /// Every rule that holds for a user in a namespace.
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
         self.grants(user, namespace).flat_map(|grant| grant.rules.iter().cloned()).collect()
+    }
+
+    /// The rules of the role that a binding in a namespace refers to.
+    pub fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<&Arc<[Rule]>> {
+        match kind {
+            "ClusterRole" => self.cluster_roles.get(name),
+            "Role" => self.roles.get(&(namespace.to_owned(), name.to_owned())),
+            _ => None,
+        }
     }
 
     /// The rules of a ClusterRole, whoever has it.
@@ -226,7 +238,7 @@ mod tests {
     fn ask(index: &Index, user: &str, groups: &[&str], verb: &str, target: Target<'_>) -> String {
         let groups = groups.iter().map(|g| (*g).to_owned()).collect();
         let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
-        match index.authorize(&Attributes { user: &user, verb, target }) {
+        match index.authorize(&Attributes { user: &user, verb, target, fields: "" }) {
             Decision::Allow(reason) => reason,
             Decision::Deny(reason) => format!("no{reason}"),
         }

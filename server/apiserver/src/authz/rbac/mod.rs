@@ -5,6 +5,7 @@
 //! moment its write is acknowledged; [`Rbac::follow`] says so for the writes of other servers.
 
 mod aggregate;
+pub mod escalation;
 mod index;
 
 use std::sync::{

@@ -91,7 +91,7 @@ fn target<'a>(
 }
 
 fn may(user: &UserInfo, authorizer: &dyn Authorizer, target: Target<'_>) -> Result<(), ApiError> {
-    access::check(authorizer, Attributes { user, verb: "impersonate", target })
+    access::check(authorizer, Attributes { user, verb: "impersonate", target, fields: "" })
 }
 
 /// Adds the groups that the user would have had, had it authenticated itself.

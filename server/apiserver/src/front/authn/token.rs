@@ -57,7 +57,8 @@ pub struct IdentityTokens(pub Arc<dyn Identity>);
 impl TokenAuthenticator for IdentityTokens {
     async fn authenticate(&self, token: &str) -> Result<Option<UserInfo>, TokenError> {
         // No audiences are named: those of the API server are meant.
-        self.0.review(token, &[]).await.map(|(user, _)| Some(user)).map_err(TokenError)
+        let reviewed = self.0.review(token, &[]).await.map_err(TokenError)?;
+        Ok(reviewed.map(|(user, _)| user))
     }
 }
 

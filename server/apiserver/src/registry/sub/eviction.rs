@@ -17,7 +17,10 @@ use super::{
     },
     success,
 };
-use crate::{admission::World, strategy::Part};
+use crate::{
+    admission::{self, Operation, World},
+    strategy::Part,
+};
 
 /// How many pods a budget may have in its list of those whose disruption it has not seen yet.
 const MAX_DISRUPTED_PODS: usize = 2000;
@@ -123,6 +126,7 @@ pub(super) async fn evict(call: &Call<'_>) -> Result<Answer, ApiError> {
     }
     let entry = call.fetch(name).await?.ok_or_else(|| call.not_found(name))?;
     let pod = call.parse(&entry)?;
+    admission::validate(call.registry, &call.write(Operation::Create, name, Some(&pod)), &eviction)?;
     ask_budget(call, &pod).await?;
     let text = |field: &str| eviction.str_at(&["deleteOptions", "preconditions", field]).map(str::to_owned);
     let options = DeleteOptions {

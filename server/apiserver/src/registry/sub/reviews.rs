@@ -11,7 +11,7 @@ use super::{
     super::{Answer, call::Call, create, forms, meta, options},
     identity, json_value,
 };
-use crate::authz::{Attributes, Authorizer, Decision, Target};
+use crate::authz::{Attributes, Authorizer, Decision, Target, node};
 
 /// Answers a review.
 pub(super) async fn review(call: &Call<'_>) -> Result<Answer, ApiError> {
@@ -29,7 +29,7 @@ pub(super) async fn review(call: &Call<'_>) -> Result<Answer, ApiError> {
         }
         "SelfSubjectRulesReview" => rules(call, &review)?,
         "SelfSubjectReview" => json!({"userInfo": identity::user_info(call.user)}),
-        "TokenReview" => identity::review(call, &review).await,
+        "TokenReview" => identity::review(call, &review).await?,
         _ => return Err(ApiError::no_such_path()),
     };
     if call.def.gvk.kind == "SelfSubjectReview" {
@@ -100,7 +100,9 @@ fn access(call: &Call<'_>, review: &Object, user: &UserInfo) -> Value {
     } else {
         (path("verb"), Target::Path(path("path")))
     };
-    let (allowed, reason) = match call.registry.authorizer.authorize(Attributes { user, verb, target }) {
+    let fields = selected_fields(review);
+    let attributes = Attributes { user, verb, target, fields: &fields };
+    let (allowed, reason) = match call.registry.authorizer.authorize(attributes) {
         Decision::Allow(reason) => (true, reason),
         Decision::Deny(reason) => (false, reason),
     };
@@ -109,6 +111,21 @@ fn access(call: &Call<'_>, review: &Object, user: &UserInfo) -> Value {
         status["reason"] = reason.into();
     }
     status
+}
+
+/// The field selector that a review names: its requirements, as far as they can be said in one.
+fn selected_fields(review: &Object) -> String {
+    let Some(selector) = review.at(&["spec", "resourceAttributes", "fieldSelector"]) else { return String::new() };
+    if let Some(raw) = selector.get("rawSelector").and_then(Value::as_str).filter(|raw| !raw.is_empty()) {
+        return raw.to_owned();
+    }
+    let term = |requirement: &Value| {
+        let key = requirement.get("key")?.as_str()?;
+        let values = options::strings(requirement.get("values"));
+        (requirement.get("operator")? == "In" && values.len() == 1).then(|| format!("{key}={}", values[0]))
+    };
+    let requirements = selector.get("requirements").and_then(Value::as_array);
+    requirements.into_iter().flatten().filter_map(term).collect::<Vec<_>>().join(",")
 }
 
 /// Every rule that holds for the user in a namespace.
@@ -124,5 +141,10 @@ fn rules(call: &Call<'_>, review: &Object) -> Result<Value, ApiError> {
     let (paths, resources): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| !rule.non_resource_urls.is_empty());
     let show =
         |rules: Vec<&crate::authz::rules::Rule>| rules.into_iter().map(|rule| rule.to_review()).collect::<Vec<_>>();
-    Ok(json!({"resourceRules": show(resources), "nonResourceRules": show(paths), "incomplete": false}))
+    let mut status = json!({"resourceRules": show(resources), "nonResourceRules": show(paths), "incomplete": false});
+    if node::node_name(call.user).is_some() {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    }
+    Ok(status)
 }
