@@ -24,6 +24,7 @@ use crate::{Client, List, Transport, WatchEvent, WatchStream};
 
 type Place = (GroupVersionResource, String, String);
 type Fault = Box<dyn Fn(&Request) -> Option<ApiError> + Send + Sync>;
+type Answer = Box<dyn Fn(&Request) -> Option<Value> + Send + Sync>;
 
 #[derive(Clone)]
 struct Logged {
@@ -49,6 +50,7 @@ struct State {
     revision: u64,
     held_at: Option<u64>,
     faults: Vec<Fault>,
+    answers: Vec<Answer>,
     requests: Vec<Request>,
 }
 
@@ -73,6 +75,11 @@ impl FakeApi {
     /// Requests for which `fault` gives an error fail with it.
     pub fn fail_when(&self, fault: impl Fn(&Request) -> Option<ApiError> + Send + Sync + 'static) {
         self.state.lock().faults.push(Box::new(fault));
+    }
+
+    /// Requests for which `answer` gives an object are answered with it and do nothing: reviews.
+    pub fn answer_when(&self, answer: impl Fn(&Request) -> Option<Value> + Send + Sync + 'static) {
+        self.state.lock().answers.push(Box::new(answer));
     }
 
     /// No fault any more.
@@ -137,6 +144,9 @@ impl FakeApi {
         if let Some(error) = state.faults.iter().find_map(|fault| fault(request)) {
             return Err(error);
         }
+        if let Some(Value::Object(answer)) = state.answers.iter().find_map(|answer| answer(request)) {
+            return Ok(Object(answer));
+        }
         match request.verb {
             Verb::Get => Ok(find(&state, request)?.1),
             Verb::Create if request.subresource.is_some() => self.bind(&mut state, request),
@@ -185,6 +195,7 @@ impl FakeApi {
                 }
                 changed
             }
+            Some("approval") => with_field(old.clone(), "status", new.at(&["status"])),
             Some("finalize") => with_field(old.clone(), "spec", new.at(&["spec"])),
             _ => with_field(new, "status", old.at(&["status"])),
         };
@@ -396,7 +407,8 @@ fn holds_namespace(place: &Place, object: &Object) -> bool {
     place.0.resource == "namespaces" && list.is_some_and(|list| !list.is_empty())
 }
 
-/// A merge patch. Of what makes a strategic one different, only this: lists of owner references are merged by UID.
+/// A merge patch. Of what makes a strategic one different, only this: lists of owner references are merged by UID,
+/// those of conditions by type, and finalizers can be taken out.
 fn merge(target: &mut Value, patch: &Value, strategic: bool) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
@@ -408,16 +420,22 @@ fn merge(target: &mut Value, patch: &Value, strategic: bool) {
     for (name, value) in fields {
         match value {
             Value::Null => drop(target.as_object_mut().and_then(|map| map.shift_remove(name))),
-            Value::Array(patch) if strategic && name == "ownerReferences" => merge_owners(&mut target[name], patch),
+            Value::Array(gone) if strategic && name == "$deleteFromPrimitiveList/finalizers" => {
+                if let Some(list) = target["finalizers"].as_array_mut() {
+                    list.retain(|item| !gone.contains(item));
+                }
+            }
+            Value::Array(patch) if strategic && name == "conditions" => merge_by(&mut target[name], patch, "type"),
+            Value::Array(patch) if strategic && name == "ownerReferences" => merge_by(&mut target[name], patch, "uid"),
             _ => merge(&mut target[name], value, strategic),
         }
     }
 }
 
-fn merge_owners(target: &mut Value, patch: &[Value]) {
+fn merge_by(target: &mut Value, patch: &[Value], key: &str) {
     let mut all = target.as_array().cloned().unwrap_or_default();
     for item in patch {
-        all.retain(|known| known["uid"] != item["uid"]);
+        all.retain(|known| known[key] != item[key]);
         if item["$patch"] != json!("delete") {
             all.push(item.clone());
         }

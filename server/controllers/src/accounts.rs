@@ -13,7 +13,7 @@ use skiff_client::{Informer, Key};
 use crate::{
     frame::{Again, Context, Controller, Frame},
     meta::{is_deleting, name, namespace},
-    replicaset::is_namespace_terminating,
+    pods::is_namespace_terminating,
 };
 
 /// The identity of the controller of `default` ServiceAccounts.

@@ -195,7 +195,7 @@ impl Deployments {
                 Ok(())
             }
             Err(error) if error.is_already_exists() => self.resolve_collision(deployment, &set, error).await,
-            Err(error) if crate::replicaset::is_namespace_terminating(&error) => Ok(()),
+            Err(error) if crate::pods::is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
                 let message = format!("Failed to create new replica set {:?}: {error}", name(&set.metadata));
                 self.context.events.event(deployment, EventType::Warning, "ReplicaSetCreateError", message);

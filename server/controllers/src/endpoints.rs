@@ -17,7 +17,7 @@ use crate::{
     },
     frame::{Again, Context, Controller, Frame},
     meta::{is_deleting, is_ready, name, namespace, node_of},
-    replicaset::is_namespace_terminating,
+    pods::is_namespace_terminating,
 };
 
 /// The controller's identity.

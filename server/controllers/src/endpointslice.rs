@@ -23,7 +23,7 @@ use skiff_client::{Informer, Key};
 use crate::{
     frame::{Again, Context, Controller, Frame},
     meta::{is_deleting, is_ready, is_terminal, name, namespace},
-    replicaset::is_namespace_terminating,
+    pods::is_namespace_terminating,
 };
 use decide::{MANAGED_BY, MANAGER, SERVICE_NAME, View, decide, is_selecting};
 

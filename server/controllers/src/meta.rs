@@ -5,7 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Pod, PodCondition},
-    apimachinery::pkg::apis::meta::v1::{LabelSelector as Labels, ObjectMeta, OwnerReference},
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector as Labels, ObjectMeta, OwnerReference},
+        util::intstr::IntOrString,
+    },
 };
 use serde_json::{Value, json};
 use skiff_api::selector::LabelSelector;
@@ -142,4 +145,22 @@ pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
 /// Whole seconds of an API field; a negative number counts as none.
 pub fn seconds(count: impl Into<i64>) -> Duration {
     Duration::from_secs(u64::try_from(count.into()).unwrap_or_default())
+}
+
+/// A number, or a share of a total in percent, rounded up or down; never negative.
+pub fn scaled(value: &IntOrString, total: i32, up: bool) -> i32 {
+    let percent = match value {
+        IntOrString::Int(count) => return (*count).max(0),
+        IntOrString::String(text) => {
+            text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok()).unwrap_or_default()
+        }
+    };
+    let share = percent.max(0).saturating_mul(i64::from(total));
+    let share = if up { share.saturating_add(99) / 100 } else { share / 100 };
+    i32::try_from(share).unwrap_or(i32::MAX)
+}
+
+/// A count as the API has it.
+pub fn to_i32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }

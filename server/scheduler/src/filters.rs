@@ -1,8 +1,8 @@
 //! Whether a node can take a pod: the rules that look at one node alone, in the order of Kubernetes' plugins. The
 //! words are those of kube-scheduler.
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
-use skiff_api::selector::{LabelSelector, Operator, Requirement};
+use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use skiff_api::selector::{LabelSelector, Labels, Operator, Requirement};
 
 use crate::snapshot::{HostPort, NodeInfo, PodInfo};
 
@@ -33,7 +33,7 @@ pub fn check(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
     if untolerated(spec, node).is_some() {
         return refuse(TAINTS);
     }
-    if !matches_affinity(spec, node) {
+    if !matches_affinity(spec, &node.node) {
         return refuse(AFFINITY);
     }
     if !ports_are_free(&pod.host_ports, node) {
@@ -82,22 +82,24 @@ fn compare(a: &str, b: &str) -> Option<std::cmp::Ordering> {
     Some(a.parse::<i64>().ok()?.cmp(&b.parse::<i64>().ok()?))
 }
 
-fn matches_affinity(spec: &PodSpec, node: &NodeInfo) -> bool {
-    let selected = spec.node_selector.iter().flatten().all(|(key, value)| node.label(key) == Some(value.as_str()));
+/// Whether a pod's node selector and required node affinity allow a node.
+pub fn matches_affinity(spec: &PodSpec, node: &Node) -> bool {
+    let label = |key: &str| node.metadata.labels.label(key);
+    let selected = spec.node_selector.iter().flatten().all(|(key, value)| label(key) == Some(value.as_str()));
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     selected && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, node)))
 }
 
 /// Whether a node matches a term: all of its expressions and fields. An empty term matches nothing.
-pub fn matches_term(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
+pub fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
     let (labels, fields) =
         (term.match_expressions.as_deref().unwrap_or(&[]), term.match_fields.as_deref().unwrap_or(&[]));
     if labels.is_empty() && fields.is_empty() {
         return false;
     }
-    let name = [("metadata.name", node.name())];
-    requirements(labels).is_some_and(|all| all.matches(&node.node.metadata.labels))
+    let name = [("metadata.name", node.metadata.name.as_deref().unwrap_or_default())];
+    requirements(labels).is_some_and(|all| all.matches(&node.metadata.labels))
         && requirements(fields).is_some_and(|all| all.matches::<[(&str, &str)]>(&name))
 }
 
@@ -152,5 +154,5 @@ fn lacking(pod: &PodInfo, node: &NodeInfo) -> Refusal {
 
 /// Whether the pod's node selector and required node affinity allow a node.
 pub fn matches_affinity_of(pod: &PodInfo, node: &NodeInfo) -> bool {
-    pod.spec().is_none_or(|spec| matches_affinity(spec, node))
+    pod.spec().is_none_or(|spec| matches_affinity(spec, &node.node))
 }

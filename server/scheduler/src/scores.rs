@@ -28,7 +28,7 @@ pub fn score(pod: &PodInfo, nodes: &[&NodeInfo], snapshot: &Snapshot, namespaces
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     if let Some(preferred) = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()) {
         let sum = |node: &&NodeInfo| {
-            let matching = preferred.iter().filter(|term| matches_term(&term.preference, node));
+            let matching = preferred.iter().filter(|term| matches_term(&term.preference, &node.node));
             matching.map(|term| i64::from(term.weight)).sum()
         };
         add(NODE_AFFINITY_WEIGHT, normalized(nodes.iter().map(sum).collect(), false));

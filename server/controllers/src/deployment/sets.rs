@@ -96,16 +96,8 @@ pub fn max_total(deployment: &Deployment) -> i32 {
 
 /// A number or a share of a total; 25% where absent.
 fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
-    let percent = match value {
-        Some(IntOrString::Int(count)) => return (*count).max(0),
-        Some(IntOrString::String(text)) => {
-            text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok()).unwrap_or_default()
-        }
-        None => 25,
-    };
-    let share = percent.max(0).saturating_mul(i64::from(total));
-    let share = if up { share.saturating_add(99) / 100 } else { share / 100 };
-    i32::try_from(share).unwrap_or(i32::MAX)
+    let quarter = || IntOrString::String("25%".to_owned());
+    crate::meta::scaled(value.unwrap_or(&quarter()), total, up)
 }
 
 /// Whether two templates make the same pods: the hash label does not count.
@@ -140,7 +132,11 @@ pub fn by_age(sets: &[Arc<ReplicaSet>]) -> Vec<Arc<ReplicaSet>> {
 /// A name for a template: the hash of its content and of how often names have collided, in letters that make no
 /// words, as Kubernetes' `SafeEncodeString`.
 pub fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
-    let content = serde_json::to_vec(template).unwrap_or_default();
+    content_hash(&serde_json::to_vec(template).unwrap_or_default(), collisions)
+}
+
+/// As [`template_hash`], of any content.
+pub fn content_hash(content: &[u8], collisions: i32) -> String {
     let hash = content
         .iter()
         .chain(&collisions.to_le_bytes())

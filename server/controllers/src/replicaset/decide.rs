@@ -6,31 +6,30 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
-        core::v1::{Pod, PodTemplateSpec},
+        core::v1::Pod,
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
 };
 use skiff_api::selector::{LabelSelector, Labels};
 
 use super::rank::sort_for_deletion;
-use crate::meta::{
-    availability, controller_of, controller_reference, is_active, is_deleting, is_ready, is_terminal, namespace,
-    seconds, selector, uid,
+use crate::{
+    meta::{availability, is_active, is_deleting, is_ready, is_terminal, name, seconds, selector},
+    pods::{BURST, claim, pod_from_template},
 };
-
-/// How many pods one pass creates or deletes, as in Kubernetes.
-pub const BURST: usize = 500;
 
 /// What is known when deciding.
 pub struct View<'a> {
     /// The set.
     pub set: &'a ReplicaSet,
+    /// The labels of its pods.
+    pub labels: LabelSelector,
     /// The pods it controls, and those of its namespace that nobody controls.
     pub pods: Vec<Arc<Pod>>,
     /// The pods of the set and of its siblings under the same owner.
     pub related: Vec<Arc<Pod>>,
     /// Whether a pod has been deleted already though it is still shown as staying.
-    pub is_doomed: &'a (dyn Fn(&str) -> bool + Sync),
+    pub is_doomed: &'a (dyn Fn(&Pod) -> bool + Sync),
 }
 
 /// What is to be done.
@@ -52,7 +51,7 @@ pub struct Decision {
 
 /// Decides on pods. Pods that are adopted count at once.
 pub fn decide(view: &View<'_>, now: Timestamp) -> Decision {
-    let mut decision = claim(view);
+    let mut decision = sort_out(view);
     if is_deleting(&view.set.metadata) {
         return decision;
     }
@@ -75,58 +74,28 @@ pub fn wanted(set: &ReplicaSet) -> usize {
 }
 
 /// Which of the pods are the set's.
-fn claim(view: &View<'_>) -> Decision {
-    let mut decision = Decision::default();
-    let own = uid(&view.set.metadata);
-    let going = is_deleting(&view.set.metadata);
-    let labels = view.set.spec.as_ref().map_or_else(LabelSelector::nothing, |spec| selector(&spec.selector));
-    for pod in &view.pods {
-        let matches = labels.matches(&pod.metadata.labels);
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.uid != own => continue,
-            Some(_) if !matches => {
-                if !going && !is_deleting(&pod.metadata) {
-                    decision.release.push(Arc::clone(pod));
-                }
-                continue;
-            }
-            Some(_) => {}
-            None if !matches || going || !is_active(pod) => continue,
-            None => decision.adopt.push(Arc::clone(pod)),
-        }
-        let doomed = (view.is_doomed)(uid(&pod.metadata));
-        if is_active(pod) && !doomed {
-            decision.active.push(Arc::clone(pod));
-        } else if !is_terminal(pod) {
+fn sort_out(view: &View<'_>) -> Decision {
+    let claimed = claim(&view.set.metadata, &view.labels, view.pods.clone(), is_active);
+    let mut decision = Decision { adopt: claimed.adopt, release: claimed.release, ..Decision::default() };
+    for pod in claimed.mine {
+        if is_active(&pod) && !(view.is_doomed)(&pod) {
+            decision.active.push(pod);
+        } else if !is_terminal(&pod) {
             decision.terminating += 1;
         }
     }
     decision
 }
 
-/// The pod that a set makes from its template.
-pub fn pod_of(set: &ReplicaSet) -> Pod {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
-    pod_from_template(template, &set.metadata, controller_reference(set))
+/// The labels of a set's pods.
+pub fn selector_of(set: &ReplicaSet) -> LabelSelector {
+    set.spec.as_ref().map_or_else(LabelSelector::nothing, |spec| selector(&spec.selector))
 }
 
-/// A pod from a template, owned, its name made by the server from the owner's.
-pub fn pod_from_template(
-    template: PodTemplateSpec,
-    owner: &ObjectMeta,
-    reference: k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference,
-) -> Pod {
-    let from = template.metadata.unwrap_or_default();
-    let metadata = ObjectMeta {
-        generate_name: Some(format!("{}-", owner.name.as_deref().unwrap_or_default())),
-        namespace: Some(namespace(owner).to_owned()),
-        labels: from.labels,
-        annotations: from.annotations,
-        finalizers: from.finalizers,
-        owner_references: Some(vec![reference]),
-        ..ObjectMeta::default()
-    };
-    Pod { metadata, spec: template.spec, status: None }
+/// The pod that a set makes from its template.
+pub fn pod_of(set: &ReplicaSet, reference: OwnerReference) -> Pod {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+    pod_from_template(template, &set.metadata, name(&set.metadata), reference)
 }
 
 /// A set's new status, and when the next of its pods becomes available.

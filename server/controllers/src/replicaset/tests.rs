@@ -3,11 +3,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use skiff_api::request::GroupVersionResource;
+use skiff_api::request::{ContentType, GroupVersionResource};
 use skiff_client::Client;
 
 use super::*;
-use crate::testing::{Running, eventually, object};
+use crate::{
+    meta::name,
+    testing::{Running, eventually, object},
+};
 
 fn set(name: &str, replicas: i32) -> ReplicaSet {
     object(json!({
