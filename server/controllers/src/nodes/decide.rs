@@ -9,6 +9,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
+use skiff_scheduler::filters::covers;
+
 use crate::meta::{elapsed, is_deleting, is_terminal, seconds};
 
 /// The taint of a node that says of itself that it is not ready.
@@ -66,14 +68,57 @@ pub fn lost_conditions(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>
     (all != before).then_some(all)
 }
 
+/// Whether a node that is not well may be given the taint that makes its pods leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execute {
+    /// It may.
+    Allow,
+    /// Not yet; one that it has stays.
+    Hold,
+    /// It must not have it.
+    Forbid,
+}
+
+/// The zone that a node is in: region and zone, as its labels say.
+pub fn zone(node: &Node) -> String {
+    let label =
+        |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default();
+    format!("{}/{}", label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone"))
+}
+
+/// Whether a node's health calls for its pods to leave.
+pub fn wants_execution(node: &Node) -> bool {
+    wanted_taints(node).iter().any(|(_, effect)| *effect == NO_EXECUTE)
+}
+
+/// Whether a node has one of the taints by which its health makes pods leave.
+pub fn is_executing(node: &Node) -> bool {
+    taints_of(node).any(is_executing_taint)
+}
+
+/// Whether a node has any taint that makes pods leave.
+pub fn has_executing_taint(node: &Node) -> bool {
+    taints_of(node).any(|taint| taint.effect == NO_EXECUTE)
+}
+
+fn taints_of(node: &Node) -> impl Iterator<Item = &Taint> {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
+}
+
+fn is_executing_taint(taint: &Taint) -> bool {
+    taint.effect == NO_EXECUTE && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+}
+
 /// The taints that a node should have, where they differ from what it has. Taints of others stay as they are.
-pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
-    let known = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let wanted = wanted_taints(node);
+pub fn taints(node: &Node, execute: Execute, now: Timestamp) -> Option<Vec<Taint>> {
+    let known: Vec<Taint> = taints_of(node).cloned().collect();
+    let mut wanted = wanted_taints(node);
+    if execute == Execute::Forbid || (execute == Execute::Hold && !is_executing(node)) {
+        wanted.retain(|(_, effect)| *effect != NO_EXECUTE);
+    }
     let is_managed = |taint: &Taint| {
         let by_condition = CONDITION_TAINTS.iter().any(|(_, _, key)| *key == taint.key);
-        let executes = taint.effect == NO_EXECUTE && (taint.key == NOT_READY || taint.key == UNREACHABLE);
-        executes || (taint.effect == NO_SCHEDULE && (by_condition || taint.key == UNSCHEDULABLE))
+        is_executing_taint(taint) || (taint.effect == NO_SCHEDULE && (by_condition || taint.key == UNSCHEDULABLE))
     };
     let is_wanted = |taint: &Taint| wanted.iter().any(|(key, effect)| taint.key == *key && taint.effect == *effect);
     let mut all: Vec<Taint> = known.iter().filter(|taint| !is_managed(taint) || is_wanted(taint)).cloned().collect();
@@ -108,8 +153,7 @@ fn wanted_taints(node: &Node) -> Vec<(&'static str, &'static str)> {
 
 /// The pods of a node that must leave it now, and when the next one must.
 pub fn evictions(node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> (Vec<Arc<Pod>>, Option<Duration>) {
-    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    let taints: Vec<&Taint> = taints.filter(|taint| taint.effect == NO_EXECUTE).collect();
+    let taints: Vec<&Taint> = taints_of(node).filter(|taint| taint.effect == NO_EXECUTE).collect();
     let (mut leave, mut next) = (Vec::new(), None::<Duration>);
     if taints.is_empty() {
         return (leave, next);
@@ -141,15 +185,4 @@ fn time_left(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Option<Duration> {
         least = Some(least.map_or(left, |known| known.min(left)));
     }
     least
-}
-
-fn covers(toleration: &Toleration, taint: &Taint) -> bool {
-    let is_any = |field: &Option<String>| field.as_deref().is_none_or(str::is_empty);
-    let effect = is_any(&toleration.effect) || toleration.effect.as_deref() == Some(&taint.effect);
-    let key = is_any(&toleration.key) || toleration.key.as_deref() == Some(&taint.key);
-    let value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        _ => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
-    };
-    effect && key && value
 }
