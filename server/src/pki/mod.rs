@@ -4,6 +4,7 @@
 //! as long as it fits: the key belongs to the certificate, the authority signed it, it says what is asked for and
 //! it does not end soon. Otherwise it is made anew. Authorities are never made anew: that would lock everyone out.
 
+pub(crate) mod certify;
 mod files;
 mod sign;
 

@@ -23,7 +23,7 @@ const LEAF_DAYS: u32 = 365;
 const RENEW_DAYS: u32 = 90;
 
 /// Certificates begin this long before now, so that a client whose clock is behind takes them.
-const CLOCK_SKEW: Duration = DAY;
+pub(super) const CLOCK_SKEW: Duration = DAY;
 
 /// An authority of its own.
 pub(super) fn make_authority(name: &str, now: Timestamp) -> Result<Identity, rcgen::Error> {
