@@ -11,17 +11,21 @@ mod tests;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions},
+};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use skiff_api::{
+    kinds::GroupVersionKind,
     object::Object,
     request::{ContentType, Request, Verb},
     status::ApiError,
     wire::Entry,
 };
 use skiff_client::{
-    Client, Queue, WatchEvent,
+    Client, EventRecorder, EventType, Queue, WatchEvent,
     informer::reflector::{self, Sink},
 };
 use tokio_util::sync::CancellationToken;
@@ -44,6 +48,7 @@ const OWNER_DELAY: Duration = Duration::from_secs(1);
 
 struct Collector {
     client: Client,
+    events: EventRecorder,
     catalog: Catalog,
     graph: Arc<Mutex<Graph>>,
     queue: Arc<Queue<String>>,
@@ -54,6 +59,7 @@ struct Collector {
 pub async fn run(context: Context) {
     let collector = Arc::new(Collector {
         client: context.client.clone(),
+        events: context.events.clone(),
         catalog: Catalog::new(&context.informers),
         graph: Arc::default(),
         queue: Arc::new(Queue::new()),
@@ -176,16 +182,40 @@ impl Collector {
         match judge(&owners, &live, has_dependents) {
             Verdict::Keep => Ok(()),
             Verdict::Release(gone) => self.release(node, &live, &gone).await,
-            Verdict::Delete(policy) => self.delete(node, uid, policy).await,
+            Verdict::Delete(policy) => {
+                if owners.iter().any(|(_, standing)| *standing == Standing::Waiting) && self.is_in_circle(uid) {
+                    self.unblock(node, &live).await?;
+                }
+                self.delete(node, uid, policy).await
+            }
         }
+    }
+
+    /// Whether one of an object's dependents waits for its own dependents to go: the object may be among those.
+    fn is_in_circle(&self, uid: &str) -> bool {
+        let graph = self.graph.lock();
+        graph.dependents(uid).any(|dependent| graph.get(dependent).is_some_and(Node::is_waiting))
+    }
+
+    /// No owner waits for this object any more: objects that own each other would wait for ever.
+    async fn unblock(&self, node: &Node, live: &Object) -> Result<(), ApiError> {
+        let mut owners =
+            live.at(&["metadata", "ownerReferences"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        let blocks = |owner: &Value| owner["blockOwnerDeletion"] == Value::Bool(true);
+        if !owners.iter().any(blocks) {
+            return Ok(());
+        }
+        for owner in owners.iter_mut().filter(|owner| blocks(owner)) {
+            owner["blockOwnerDeletion"] = Value::Bool(false);
+        }
+        self.patch(node, live, json!({"ownerReferences": owners})).await
     }
 
     /// What an owner is like by the graph, if it is there under the name that the reference gives.
     fn known_standing(&self, dependent: &Node, owner: &Owner) -> Option<Standing> {
         let graph = self.graph.lock();
-        let known = graph.get(&owner.uid).filter(|known| *known.name == *owner.name)?;
-        let is_near = known.namespace.is_empty() || known.namespace == dependent.namespace;
-        is_near.then(|| if known.is_waiting() { Standing::Waiting } else { Standing::Solid })
+        let known = graph.owner_of(dependent, owner)?;
+        Some(if known.is_waiting() { Standing::Waiting } else { Standing::Solid })
     }
 
     /// What an owner is like: by the graph, or, where that does not know it, by the server.
@@ -207,10 +237,32 @@ impl Collector {
                 let waits = live.is_deleting() && live.finalizers().any(|finalizer| finalizer == FOREGROUND);
                 Ok(if waits { Standing::Waiting } else { Standing::Solid })
             }
-            Ok(_) => Ok(Standing::Absent),
-            Err(error) if error.is_not_found() => Ok(Standing::Absent),
+            Ok(_) => Ok(self.absent(dependent, owner)),
+            Err(error) if error.is_not_found() => Ok(self.absent(dependent, owner)),
             Err(error) => Err(error),
         }
+    }
+
+    /// An owner is not there. Where it is there in another namespace the reference is wrong, and that is said.
+    fn absent(&self, dependent: &Node, owner: &Owner) -> Standing {
+        let elsewhere = self.graph.lock().get(&owner.uid).is_some_and(|known| !known.namespace.is_empty());
+        if elsewhere {
+            let (resource, kind) = (&dependent.known.resource, &dependent.known.kind);
+            let kind = GroupVersionKind::new(&resource.group, &resource.version, kind);
+            let about = ObjectReference {
+                api_version: Some(kind.api_version()),
+                kind: Some(kind.kind),
+                namespace: Some(dependent.namespace.to_string()),
+                name: Some(dependent.name.to_string()),
+                ..ObjectReference::default()
+            };
+            let message = format!(
+                "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace {:?}",
+                owner.api_version, owner.kind, dependent.namespace, owner.name, owner.uid, dependent.namespace
+            );
+            self.events.event_about(about, EventType::Warning, "OwnerRefInvalidNamespace", message);
+        }
+        Standing::Absent
     }
 
     /// The object as it is now, if it is still the same one.
@@ -283,10 +335,11 @@ struct Watched {
 impl Watched {
     fn set(&self, entry: &Entry) {
         if let Some((uid, node)) = Node::read(&self.known, &entry.json) {
-            let is_new = !node.deleting;
+            // The kinds are watched apart. A new dependent whose owner is not known yet waits for it to become known,
+            // and an owner that leaves its dependents behind for all of them to be known.
+            let waits = !node.deleting || node.orphans;
             let look = self.graph.lock().set(&uid, node);
-            // A new dependent whose owner is not known yet can wait for it to become known.
-            let delay = if is_new { OWNER_DELAY } else { Duration::ZERO };
+            let delay = if waits { OWNER_DELAY } else { Duration::ZERO };
             look.into_iter().for_each(|uid| self.queue.add_after(uid, delay));
         }
     }

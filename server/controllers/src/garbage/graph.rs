@@ -102,6 +102,12 @@ impl Graph {
         self.nodes.get(uid)
     }
 
+    /// An owner, if it is there as a dependent says: under its name, in its namespace or in none.
+    pub fn owner_of(&self, dependent: &Node, owner: &Owner) -> Option<&Node> {
+        let is_near = |known: &&Node| known.namespace.is_empty() || known.namespace == dependent.namespace;
+        self.get(&owner.uid).filter(|known| *known.name == *owner.name).filter(is_near)
+    }
+
     /// The UIDs of the objects that name this one as an owner.
     pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &String> {
         self.dependents.get(uid).into_iter().flatten()
@@ -131,7 +137,7 @@ impl Graph {
         if node.deleting && (node.orphans || node.foreground) {
             look.push(uid.to_owned());
         }
-        let owner_is_unsure = |owner: &Owner| self.nodes.get(&owner.uid).is_none_or(Node::is_waiting);
+        let owner_is_unsure = |owner: &Owner| self.owner_of(&node, owner).is_none_or(Node::is_waiting);
         if old.is_none_or(|old| old.owners != node.owners) && node.owners.iter().any(owner_is_unsure) {
             look.push(uid.to_owned());
         }

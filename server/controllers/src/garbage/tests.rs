@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::Pod,
+    core::v1::{Event, Pod},
 };
 use serde_json::json;
 use skiff_client::Client;
@@ -80,4 +80,47 @@ async fn an_object_whose_owner_was_never_there_goes_and_one_with_a_living_owner_
     })
     .await;
     assert_eq!(count(&cluster.client).await, (1, 1, 3));
+}
+
+/// Two pods, each the owner of the other.
+async fn circle(client: &Client) {
+    let pod = |name: &str, owners: serde_json::Value| -> Pod {
+        object(
+            json!({"metadata": {"name": name, "namespace": "x", "ownerReferences": owners}, "spec": {"containers": []}}),
+        )
+    };
+    let a = client.create(&pod("a", json!([]))).await.unwrap();
+    let b = client.create(&pod("b", json!([crate::meta::controller_reference(&a)]))).await.unwrap();
+    let patch = json!({"metadata": {"ownerReferences": [crate::meta::controller_reference(&b)]}});
+    client.patch::<Pod>("x", "a", None, ContentType::MergePatch, &patch).await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_that_own_each_other_go_together_in_the_foreground_too() {
+    for policy in ["Foreground", "Background"] {
+        let cluster = Running::start(run);
+        circle(&cluster.client).await;
+        let options = DeleteOptions { propagation_policy: Some(policy.to_owned()), ..DeleteOptions::default() };
+        cluster.client.delete::<Pod>("x", "a", &options).await.unwrap();
+        eventually(async || count(&cluster.client).await == (0, 0, 0)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_owner_in_another_namespace_is_none() {
+    let cluster = Running::start(run);
+    family(&cluster.client).await;
+    let set: ReplicaSet = cluster.client.get("x", "web-1").await.unwrap();
+    let owners = json!([crate::meta::controller_reference(&set)]);
+    let pod: Pod = object(
+        json!({"metadata": {"name": "far", "namespace": "y", "ownerReferences": owners}, "spec": {"containers": []}}),
+    );
+    cluster.client.create(&pod).await.unwrap();
+    eventually(async || cluster.client.get::<Pod>("y", "far").await.is_err()).await;
+    assert_eq!(count(&cluster.client).await, (1, 1, 2));
+    eventually(async || {
+        let events = cluster.client.list::<Event>(None, &Default::default()).await.unwrap().items;
+        events.iter().any(|event| event.reason.as_deref() == Some("OwnerRefInvalidNamespace"))
+    })
+    .await;
 }
