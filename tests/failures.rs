@@ -3,31 +3,13 @@
 
 mod common;
 
-use common::Cluster;
+use common::{Cluster, command_component};
 use serde_json::Value;
-
-/// A command component whose `run` is this core function body.
-fn command_component(body: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(component
-            (core module $m (func (export "run") (result i32) {body}))
-            (core instance $i (instantiate $m))
-            (func $run (result (result)) (canon lift (core func $i "run")))
-            (instance $instance (export "run" (func $run)))
-            (export "wasi:cli/run@0.2.0" (instance $instance)))"#
-    );
-    wat::parse_str(text).expect("a component")
-}
 
 /// A component that wants what skiff does not have.
 fn component_with_import() -> Vec<u8> {
     let text = r#"(component (import "acme:db/query@1.0.0" (instance (export "ask" (func)))))"#;
     wat::parse_str(text).expect("a component")
-}
-
-fn import(cluster: &Cluster, name: &str, bytes: &[u8]) {
-    let file = cluster.write_file(&format!("{name}.wasm"), bytes);
-    cluster.import(&file, &format!("{name}:latest"));
 }
 
 fn run_pod(cluster: &Cluster, name: &str, image: &str, restart_policy: &str) {
@@ -97,8 +79,8 @@ fn bytes_that_do_not_compile_and_imports_that_are_not_there_are_create_container
     let mut broken = component_with_import();
     broken.truncate(8);
     broken.extend([0x01, 0xff, 0xff, 0x00, 0x42]);
-    import(&cluster, "broken", &broken);
-    import(&cluster, "wants", &component_with_import());
+    cluster.import_bytes("broken", &broken);
+    cluster.import_bytes("wants", &component_with_import());
     run_pod(&cluster, "broken", "broken:latest", "Always");
     run_pod(&cluster, "wants", "wants:latest", "Always");
     for (name, said) in [("broken", "compile"), ("wants", "acme:db/query@1.0.0")] {
@@ -111,9 +93,9 @@ fn bytes_that_do_not_compile_and_imports_that_are_not_there_are_create_container
 #[test]
 fn a_trap_and_an_exit_of_1_crash_loop_and_back_off() {
     let mut cluster = Cluster::start();
-    import(&cluster, "traps", &command_component("unreachable"));
-    import(&cluster, "fails", &command_component("i32.const 1"));
-    import(&cluster, "ends", &command_component("i32.const 0"));
+    cluster.import_bytes("traps", &command_component("unreachable"));
+    cluster.import_bytes("fails", &command_component("i32.const 1"));
+    cluster.import_bytes("ends", &command_component("i32.const 0"));
     run_pod(&cluster, "traps", "traps:latest", "Always");
     run_pod(&cluster, "fails", "fails:latest", "Always");
     run_pod(&cluster, "fails-once", "fails:latest", "Never");

@@ -22,7 +22,11 @@ use skiff_controllers::tokens::{Sign, TokenOf};
 use skiff_store::{Store, sqlite::SqliteStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Config, ServerError, identities::Identities, pki::Pki};
+use crate::{
+    Config, ServerError,
+    identities::Identities,
+    pki::{Pki, certify::ClusterSigner},
+};
 
 /// The program whose fields the controllers manage, as it is called in Kubernetes.
 const CONTROLLERS: &str = "kube-controller-manager";
@@ -74,7 +78,7 @@ pub(crate) fn add_health(api: &ApiServer, store: &Arc<SqliteStore>) {
 pub(crate) fn start(
     api: &Arc<ApiServer>,
     config: &Config,
-    pki: &Pki,
+    pki: &Arc<Pki>,
     key: &Arc<SigningKey>,
     tasks: &TaskTracker,
     cancel: &CancellationToken,
@@ -92,8 +96,11 @@ pub(crate) fn start(
         let api = Arc::clone(api);
         move |name: &str| {
             let is_the_manager_itself = name == skiff_controllers::tokens::NAME;
-            let user =
-                if is_the_manager_itself { component(CONTROLLER_MANAGER) } else { service_account("kube-system", name) };
+            let user = if is_the_manager_itself {
+                component(CONTROLLER_MANAGER)
+            } else {
+                service_account("kube-system", name)
+            };
             Client::new(api.local(user, CONTROLLERS))
         }
     };
@@ -103,6 +110,8 @@ pub(crate) fn start(
             pod_cidrs: vec![(config.cluster_cidr.clone(), NODE_PREFIX)],
             ..Default::default()
         },
+        signer: Arc::new(ClusterSigner(Arc::clone(pki))),
+        server: Client::new(api.local(user("system:apiserver", &["system:masters"]), "kube-apiserver")),
         sign_token: sign_token(key),
     };
     tasks.spawn(skiff_controllers::run_all(as_controller, informers, controllers, cancel.child_token()));

@@ -122,7 +122,7 @@ pub struct NodeIdentity {
 
 /// A running control plane.
 pub struct Server {
-    pki: Pki,
+    pki: Arc<Pki>,
     identities: Identities,
     url: String,
     admin: Client,
@@ -139,7 +139,7 @@ impl Server {
         let registry_config = registry_config(&config)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
-        let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
+        let pki = Arc::new(Pki::open(config.data_dir.join("tls"), Timestamp::now())?);
         let identities = Identities::issue(&pki, &config, &registry_config)?;
         let key = SigningKey::from_pem(&pki.service_account_key()?).map_err(|error| ServerError::Tls(error.into()))?;
         let key = Arc::new(key);
@@ -198,6 +198,11 @@ impl Server {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// The API as the administrator of this process, without a connection.
+    pub fn admin(&self) -> &Client {
+        &self.admin
     }
 
     /// Applies a manifest of one or more YAML documents as the administrator, server-side; gives `kind/name` of each.

@@ -215,6 +215,12 @@ impl Cluster {
         assert!(output.status.success(), "the import of {file} failed: {}", text(&output));
     }
 
+    /// Imports bytes as the image `NAME:latest`.
+    pub fn import_bytes(&self, name: &str, bytes: &[u8]) {
+        let file = self.write_file(&format!("{name}.wasm"), bytes);
+        self.import(&file, &format!("{name}:latest"));
+    }
+
     /// Imports the component of `examples/hello`.
     pub fn import_hello(&self) {
         // The build's folder may be root's alone.
@@ -262,6 +268,19 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// A command component whose `run` is this core function body.
+pub fn command_component(body: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+            (core module $m (func (export "run") (result i32) {body}))
+            (core instance $i (instantiate $m))
+            (func $run (result (result)) (canon lift (core func $i "run")))
+            (instance $instance (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $instance)))"#
+    );
+    wat::parse_str(text).expect("a component")
 }
 
 /// The project's top folder.
