@@ -37,11 +37,15 @@ impl Catalog {
         &self.custom
     }
 
-    /// Every resource whose objects can be listed and deleted, once, but for Events: they come and go by themselves.
+    /// Every resource whose objects can be owned, but for Events: they come and go by themselves.
     pub fn all(&self) -> Vec<Known> {
+        self.whole().into_iter().filter(|known| known.kind != "Event").collect()
+    }
+
+    /// Every resource whose objects can be listed and deleted, once.
+    pub fn whole(&self) -> Vec<Known> {
         let usable = |def: &&Arc<ResourceDef>| {
             ["list", "delete", "watch"].iter().all(|verb| def.verbs.iter().any(|known| known == verb))
-                && def.gvk.kind != "Event"
         };
         let builtin = Kinds::builtin().stored().filter(usable).map(|def| Known {
             resource: GroupVersionResource::new(&def.gvk.group, &def.gvk.version, &def.resource),

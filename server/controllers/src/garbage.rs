@@ -335,10 +335,11 @@ struct Watched {
 impl Watched {
     fn set(&self, entry: &Entry) {
         if let Some((uid, node)) = Node::read(&self.known, &entry.json) {
-            let is_new = !node.deleting;
+            // The kinds are watched apart. A new dependent whose owner is not known yet waits for it to become known,
+            // and an owner that leaves its dependents behind for all of them to be known.
+            let waits = !node.deleting || node.orphans;
             let look = self.graph.lock().set(&uid, node);
-            // A new dependent whose owner is not known yet can wait for it to become known.
-            let delay = if is_new { OWNER_DELAY } else { Duration::ZERO };
+            let delay = if waits { OWNER_DELAY } else { Duration::ZERO };
             look.into_iter().for_each(|uid| self.queue.add_after(uid, delay));
         }
     }

@@ -84,7 +84,7 @@ impl Namespaces {
     /// Deletes what there is. Pods go first and alone: other objects (policies, secrets) may be what they need
     /// while they stop.
     async fn empty(&self, name: &str) -> Progress {
-        let mut all: Vec<Known> = self.catalog.all().into_iter().filter(|known| known.namespaced).collect();
+        let mut all: Vec<Known> = self.catalog.whole().into_iter().filter(|known| known.namespaced).collect();
         all.sort_by_key(|known| known.kind != "Pod");
         let mut progress = Progress::default();
         for known in &all {

@@ -249,6 +249,8 @@ fn pem(der: &[u8]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use rcgen::PublicKeyData;
+
     use super::*;
 
     const COMMON_NAME: [u64; 4] = [2, 5, 4, 3];
