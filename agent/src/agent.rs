@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use skiff_api::request::Options;
-use skiff_client::{Client, EventRecorder, Informers, https};
+use skiff_client::{Client, EventRecorder, Informers, clock, https};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +71,9 @@ impl Agent {
     pub async fn start(config: Config, cancel: CancellationToken) -> Result<Self, AgentError> {
         make_dir(&config.data_dir)
             .map_err(|source| AgentError::Folder { folder: config.data_dir.display().to_string(), source })?;
+        if let Some(behind) = clock::learn_from(&config.data_dir) {
+            tracing::warn!(?behind, "the clock is behind the last time that this node has seen, which counts instead");
+        }
         let client = connect(&config)?;
         let (runtimes, runtime_name, runtime_version) = runtimes(&config).await?;
         let mut facts = Facts {

@@ -10,6 +10,7 @@ mod identities;
 mod kubeconfig;
 mod manifests;
 pub mod pki;
+mod renewal;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use skiff_api::{kinds::Kinds, status::ApiError};
 use skiff_apiserver::{
     bootstrap,
@@ -26,13 +26,14 @@ use skiff_apiserver::{
     strategy::services::Cidr,
     tokens::jws::SigningKey,
 };
-use skiff_client::client::Client;
+use skiff_client::{client::Client, clock};
 use skiff_store::{Store, StoreError, cache::Cacher, sqlite::SqliteStore};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
 use pki::{Identity, Pki, PkiError};
+use renewal::Renewal;
 
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
@@ -122,7 +123,7 @@ pub struct NodeIdentity {
 
 /// A running control plane.
 pub struct Server {
-    pki: Pki,
+    pki: Arc<Pki>,
     identities: Identities,
     url: String,
     admin: Client,
@@ -139,8 +140,9 @@ impl Server {
         let registry_config = registry_config(&config)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
-        let pki = Pki::open(config.data_dir.join("tls"), Timestamp::now())?;
-        let identities = Identities::issue(&pki, &config, &registry_config)?;
+        learn_the_time(&config.data_dir);
+        let pki = Arc::new(Pki::open(config.data_dir.join("tls"), clock::now())?);
+        let identities = Identities::issue(&pki, &config, &registry_config, clock::now())?;
         let key = SigningKey::from_pem(&pki.service_account_key()?).map_err(|error| ServerError::Tls(error.into()))?;
         let key = Arc::new(key);
         let (store, cacher) = open_store(&config.data_dir).await?;
@@ -155,9 +157,18 @@ impl Server {
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
-        let api = Arc::new(components::api_server(&registry, &identities, &pki, &key)?);
+        let (api, nodes) = components::api_server(&registry, &identities, &pki, &key)?;
+        let api = Arc::new(api);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
+        let renewal = Renewal {
+            pki: Arc::clone(&pki),
+            config: config.clone(),
+            registry: registry.config().clone(),
+            serving: Arc::clone(&tls),
+            nodes,
+        };
+        tasks.spawn(renewal.run(cancel.child_token()));
         let (serving, stop) = (Arc::clone(&api), cancel.child_token());
         tasks.spawn(async move {
             if let Err(error) = serving.serve(listener, tls, stop).await {
@@ -235,6 +246,18 @@ fn reachable(bind: IpAddr) -> IpAddr {
 async fn listen(config: &Config) -> Result<TcpListener, ServerError> {
     let address = SocketAddr::new(config.bind_address, config.port);
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+/// It is at least as late as the control plane last wrote anything.
+fn learn_the_time(data_dir: &Path) {
+    for folder in [data_dir.to_owned(), data_dir.join("tls")] {
+        if let Some(behind) = clock::learn_from(&folder) {
+            tracing::warn!(
+                ?behind,
+                "the clock is behind the last time that this cluster has seen, which counts instead"
+            );
+        }
+    }
 }
 
 async fn open_store(data_dir: &Path) -> Result<(Arc<SqliteStore>, Arc<Cacher>), ServerError> {

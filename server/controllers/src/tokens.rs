@@ -77,8 +77,7 @@ pub async fn run(context: Context, root_ca: String, sign: Sign) {
     let (accounts, secrets) = (context.informers.of::<ServiceAccount>(), context.informers.of::<Secret>());
     secrets.index(BY_ACCOUNT, |secret| account_key(secret).into_iter().collect());
     let cancel = context.cancel.clone();
-    let controller =
-        Tokens { context, accounts: Arc::clone(&accounts), secrets: Arc::clone(&secrets), root_ca, sign };
+    let controller = Tokens { context, accounts: Arc::clone(&accounts), secrets: Arc::clone(&secrets), root_ca, sign };
     let of_account = Arc::clone(&secrets);
     Frame::new(NAME, Arc::new(controller), &cancel)
         .watch(&secrets, |secret| if is_token(secret) { vec![Key::of(secret)] } else { Vec::new() })
@@ -147,7 +146,9 @@ impl Controller for Tokens {
         let step = decide(&secret, account.as_deref(), &self.root_ca, &*self.sign.0).map_err(ApiError::internal)?;
         let done = match step {
             Step::Leave => return Ok(None),
-            Step::Write(filled) => self.context.client.update(&*filled).await.map(|secret| self.secrets.observe(secret)),
+            Step::Write(filled) => {
+                self.context.client.update(&*filled).await.map(|secret| self.secrets.observe(secret))
+            }
             Step::Delete => self.delete(&secret, key).await,
         };
         match done {
