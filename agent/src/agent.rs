@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     node::v1::RuntimeClass,
 };
 use skiff_api::request::Options;
-use skiff_client::{Client, EventRecorder, Informers, https};
+use skiff_client::{Client, EventRecorder, Informers, clock, https};
 use tokio::{
     sync::{broadcast, watch},
     task::JoinSet,
@@ -86,6 +86,9 @@ impl Agent {
     pub async fn start(config: Config, cancel: CancellationToken) -> Result<Self, AgentError> {
         make_dir(&config.data_dir)
             .map_err(|source| AgentError::Folder { folder: config.data_dir.display().to_string(), source })?;
+        if let Some(behind) = clock::learn_from(&config.data_dir) {
+            tracing::warn!(?behind, "the clock is behind the last time that this node has seen, which counts instead");
+        }
         let client = connect(&config)?;
         let (runtimes, runtime_version) = runtimes(&config).await?;
         let mut facts = Facts {

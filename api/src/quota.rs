@@ -90,8 +90,7 @@ fn count_service(service: &Object, amounts: &mut Amounts) {
         Some("LoadBalancer") => {
             let allocates = service.at(&["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool);
             let has_port = |port: &&Value| port.get("nodePort").and_then(Value::as_i64).unwrap_or_default() != 0;
-            let count =
-                if allocates == Some(false) { ports.iter().filter(has_port).count() } else { ports.len() };
+            let count = if allocates == Some(false) { ports.iter().filter(has_port).count() } else { ports.len() };
             amounts.insert("services.nodeports".to_owned(), number(count));
             amounts.insert("services.loadbalancers".to_owned(), one());
         }

@@ -4,6 +4,7 @@
 //! re-encoded) and HTTPS. Nobody above the trait knows which one it has.
 //!
 //! - [`Client`]: the typed API above a transport, and the untyped one for kinds known only at run time.
+//! - [`clock`]: the time, on machines whose clock may be behind.
 //! - [`https`]: the transport over HTTP/2 and TLS.
 //! - [`informer`]: a kind's objects in memory, kept current by list and watch, with changes to subscribe to.
 //! - [`queue`]: the work queue of a controller.
@@ -11,6 +12,7 @@
 
 pub mod backoff;
 pub mod client;
+pub mod clock;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod https;

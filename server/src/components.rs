@@ -9,7 +9,10 @@ use skiff_apiserver::{
     authz::Authorizer,
     bootstrap,
     front::{
-        actions::Action, authn::token::IdentityTokens, catalog::KindsCatalog, connect::dial::NetDial,
+        actions::Action,
+        authn::token::IdentityTokens,
+        catalog::KindsCatalog,
+        connect::dial::{Dial, NetDial},
         health::CheckScope,
     },
     registry::{Dispatch, Identity, Registry},
@@ -56,8 +59,9 @@ pub(crate) fn api_server(
     identities: &Identities,
     pki: &Pki,
     key: &Arc<SigningKey>,
-) -> Result<ApiServer, ServerError> {
+) -> Result<(ApiServer, Arc<NetDial>), ServerError> {
     let dial = NetDial::new(identities.node_client(pki)?).map_err(|error| ServerError::Tls(error.into()))?;
+    let dial = Arc::new(dial);
     let config = registry.config();
     let advertised = format!("{}:{}", config.advertise_address, config.advertise_port);
     let issuer = IssuerDocuments::new(ISSUER, &advertised, key);
@@ -69,10 +73,10 @@ pub(crate) fn api_server(
         authorizer: registry.authorizer() as Arc<dyn Authorizer>,
         tokens: Arc::new(IdentityTokens(tokens)),
         catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
-        dial: Arc::new(dial),
+        dial: Arc::clone(&dial) as Arc<dyn Dial>,
         issuer: Some(issuer),
     };
-    Ok(ApiServer::new(ApiServerConfig::default(), parts))
+    Ok((ApiServer::new(ApiServerConfig::default(), parts), dial))
 }
 
 /// What must be well for the API server to be live and ready: the datastore, and what every cluster has, which is

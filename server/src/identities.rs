@@ -11,6 +11,7 @@ use skiff_apiserver::{
     },
     registry::RegistryConfig,
 };
+use skiff_client::clock;
 
 use crate::{
     Config, NodeIdentity, ServerError,
@@ -32,8 +33,12 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
-    pub(crate) fn issue(pki: &Pki, config: &Config, registry: &RegistryConfig) -> Result<Self, PkiError> {
-        let now = Timestamp::now();
+    pub(crate) fn issue(
+        pki: &Pki,
+        config: &Config,
+        registry: &RegistryConfig,
+        now: Timestamp,
+    ) -> Result<Self, PkiError> {
         let serving = pki.issue("serving-kube-apiserver", &api_server(config, registry), now)?;
         let masters = Some("system:masters");
         let node_client =
@@ -44,9 +49,24 @@ impl Identities {
 
     /// What the API server accepts connections with.
     pub(crate) fn serving_tls(&self, pki: &Pki) -> Result<Arc<ServingTls>, ServerError> {
+        let material = self.serving_material(&pki.client_cas()?)?;
+        ServingTls::new(material).map_err(|error| ServerError::Tls(error.into()))
+    }
+
+    /// What the API server shows, and whom it trusts (PEM).
+    pub(crate) fn serving_material(&self, client_cas: &str) -> Result<TlsMaterial, ServerError> {
         let (chain, key) = read(&self.serving)?;
-        let client_cas = certificates(pki.client_ca())?;
-        ServingTls::new(TlsMaterial { chain, key, client_cas }).map_err(|error| ServerError::Tls(error.into()))
+        Ok(TlsMaterial { chain, key, client_cas: certificates(client_cas)? })
+    }
+
+    /// The API server to its clients.
+    pub(crate) fn serving(&self) -> &Identity {
+        &self.serving
+    }
+
+    /// The API server to nodes.
+    pub(crate) fn node_client_identity(&self) -> &Identity {
+        &self.node_client
     }
 
     /// What the API server shows to nodes.
@@ -58,7 +78,7 @@ impl Identities {
 
 /// The certificates of a node.
 pub(crate) fn issue_node(pki: &Pki, name: &str, address: IpAddr) -> Result<NodeIdentity, PkiError> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let user = format!("system:node:{name}");
     let client = Subject::client(&user, Some("system:nodes"));
     let serving = Subject { dns_names: vec![name.to_owned()], addresses: vec![address], ..client.clone() };

@@ -13,6 +13,7 @@ mod identities;
 mod kubeconfig;
 mod manifests;
 pub mod pki;
+mod renewal;
 pub mod seal;
 mod shared_pki;
 pub mod snapshot;
@@ -32,13 +33,14 @@ use skiff_apiserver::{
     strategy::services::Cidr,
     tokens::jws::SigningKey,
 };
-use skiff_client::client::Client;
+use skiff_client::{client::Client, clock};
 use skiff_store::{Store, StoreError, cache::Cacher};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
 use pki::{Identity, Pki, PkiError};
+use renewal::Renewal;
 use seal::SealError;
 use snapshot::SnapshotError;
 use token::{Token, TokenError};
@@ -167,11 +169,12 @@ impl Server {
         snapshot::restore::finish_interrupted(&config.data_dir)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());
+        learn_the_time(&config.data_dir);
         let token = Token::resolve(config.token.as_deref(), &token::path(&config.data_dir), token::random()?)?;
         let opened = datastore::open(&config.datastore, &config.data_dir).await?;
         let pki = Arc::new(shared_pki::open(&opened, config.data_dir.join("tls"), &token).await?);
         token.keep(&token::path(&config.data_dir), pki.server_ca())?;
-        let identities = Identities::issue(&pki, &config, &registry_config)?;
+        let identities = Identities::issue(&pki, &config, &registry_config, clock::now())?;
         let key = SigningKey::from_pem(&pki.service_account_key()?).map_err(|error| ServerError::Tls(error.into()))?;
         let key = Arc::new(key);
         let (cacher, store) = (opened.cache().await?, opened.store);
@@ -187,9 +190,18 @@ impl Server {
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
-        let api = Arc::new(components::api_server(&registry, &identities, &pki, &key)?);
+        let (api, nodes) = components::api_server(&registry, &identities, &pki, &key)?;
+        let api = Arc::new(api);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
+        let renewal = Renewal {
+            pki: Arc::clone(&pki),
+            config: config.clone(),
+            registry: registry.config().clone(),
+            serving: Arc::clone(&tls),
+            nodes,
+        };
+        tasks.spawn(renewal.run(cancel.child_token()));
         let (serving, stop) = (Arc::clone(&api), cancel.child_token());
         tasks.spawn(async move {
             if let Err(error) = serving.serve(listener, tls, stop).await {
@@ -276,6 +288,18 @@ fn reachable(bind: IpAddr) -> IpAddr {
 async fn listen(config: &Config) -> Result<TcpListener, ServerError> {
     let address = SocketAddr::new(config.bind_address, config.port);
     TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+/// It is at least as late as the control plane last wrote anything.
+fn learn_the_time(data_dir: &Path) {
+    for folder in [data_dir.to_owned(), data_dir.join("tls")] {
+        if let Some(behind) = clock::learn_from(&folder) {
+            tracing::warn!(
+                ?behind,
+                "the clock is behind the last time that this cluster has seen, which counts instead"
+            );
+        }
+    }
 }
 
 fn registry_config(config: &Config) -> Result<RegistryConfig, ServerError> {

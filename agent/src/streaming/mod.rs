@@ -89,7 +89,7 @@ fn tls(credentials: &Credentials) -> Result<TlsAcceptor, ServeError> {
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
     let chain = CertificateDer::pem_slice_iter(credentials.serving_cert.as_bytes()).collect::<Result<Vec<_>, _>>();
     let key = PrivateKeyDer::from_pem_slice(credentials.serving_key.as_bytes()).map_err(pem("serving key"))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(skiff_client::clock::TlsTime))
         .with_safe_default_protocol_versions()
         .map_err(ServeError::Tls)?
         .with_client_cert_verifier(clients)

@@ -117,12 +117,7 @@ impl Volumes {
     }
 
     /// The files of a volume that is made of objects; `None` for other kinds of volumes.
-    async fn make(
-        &self,
-        volume: &Volume,
-        fields: &Fields<'_>,
-        now: Timestamp,
-    ) -> Result<Option<Payload>, VolumeError> {
+    async fn make(&self, volume: &Volume, fields: &Fields<'_>, now: Timestamp) -> Result<Option<Payload>, VolumeError> {
         if let Some(source) = &volume.config_map {
             let mode = mode(source.default_mode, DEFAULT_MODE);
             let optional = source.optional == Some(true);

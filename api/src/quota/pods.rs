@@ -12,8 +12,7 @@ use crate::object::Object;
 const PLAIN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// The resources that every container must name where a quota limits them.
-const TO_BE_NAMED: [&str; 6] =
-    ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+const TO_BE_NAMED: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
 /// What the names of amounts of huge pages begin with.
 const HUGE_PAGES: &str = "hugepages-";
@@ -132,7 +131,8 @@ pub(super) fn unspecified(pod: &Object, hard: &Amounts) -> Option<String> {
     for container in ["containers", "initContainers"].iter().flat_map(|field| list(spec, field)) {
         let has = under_quota_names(&of_container(container, "requests"), &of_container(container, "limits"));
         let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
-        for wanted in TO_BE_NAMED.into_iter().filter(|wanted| hard.contains_key(*wanted) && !has.contains_key(*wanted)) {
+        for wanted in TO_BE_NAMED.into_iter().filter(|wanted| hard.contains_key(*wanted) && !has.contains_key(*wanted))
+        {
             missing.entry(wanted).or_default().insert(name.to_owned());
         }
     }

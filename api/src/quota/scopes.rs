@@ -79,9 +79,11 @@ pub(super) struct Scope {
 impl Scope {
     /// The scopes of a ResourceQuota, from both fields that hold them.
     pub(super) fn read_all(quota: &Object) -> Vec<Self> {
-        let plain = strings(quota.at(&["spec", "scopes"]))
-            .into_iter()
-            .map(|name| Self { name, operator: "Exists".to_owned(), values: Vec::new() });
+        let plain = strings(quota.at(&["spec", "scopes"])).into_iter().map(|name| Self {
+            name,
+            operator: "Exists".to_owned(),
+            values: Vec::new(),
+        });
         let expressions = quota.at(&["spec", "scopeSelector", "matchExpressions"]).and_then(Value::as_array);
         let selected = expressions.into_iter().flatten().map(|expression| Self {
             name: text(expression, "scopeName"),

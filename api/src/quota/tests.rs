@@ -78,7 +78,9 @@ fn services_claims_and_others() {
 
 #[test]
 fn scopes_choose_pods() {
-    let pod = |spec: Value, class: &str| usage("", "pods", &object(json!({"spec": spec, "status": {"qosClass": class}})), now());
+    let pod = |spec: Value, class: &str| {
+        usage("", "pods", &object(json!({"spec": spec, "status": {"qosClass": class}})), now())
+    };
     let plain = pod(json!({}), "BestEffort");
     let ending = pod(json!({"activeDeadlineSeconds": 5, "priorityClassName": "high"}), "Burstable");
     let scopes = |names: &[&str]| limit(json!({"hard": {"pods": "1"}, "scopes": names}));

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
 
+use crate::clock::TlsTime;
+
 /// Who a client is.
 #[derive(Clone)]
 pub enum Identity {
@@ -66,7 +68,7 @@ pub(super) fn client_config(server_ca: &str, identity: &Identity) -> Result<Arc<
     if roots.is_empty() {
         return Err(SetupError::NoCa);
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(TlsTime))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
     let mut config = match identity {

@@ -133,6 +133,12 @@ impl Pki {
         &self.client.cert
     }
 
+    /// The certificates of all authorities whose clients are known, read anew: the cluster's own, and what has been
+    /// added to its file.
+    pub fn client_cas(&self) -> Result<String, PkiError> {
+        Ok(self.folder.read("client-ca.crt")?.unwrap_or_else(|| self.client.cert.clone()))
+    }
+
     /// The certificate of the authority that signs the aggregation layer's front proxies.
     pub fn request_header_ca(&self) -> &str {
         &self.request_header.cert

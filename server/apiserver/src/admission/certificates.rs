@@ -45,12 +45,14 @@ pub(super) fn approval(world: &dyn World, write: &Write<'_>, request: &Object) -
 /// Refuses a certificate by who may not sign for the signer.
 pub(super) fn signing(world: &dyn World, write: &Write<'_>, request: &Object) -> Result<(), ApiError> {
     let signer = signer(write.old.unwrap_or(request));
-    let certificate = |of: &Object| of.at(&["status", "certificate"]).cloned().filter(|value| *value != Value::from(""));
+    let certificate =
+        |of: &Object| of.at(&["status", "certificate"]).cloned().filter(|value| *value != Value::from(""));
     let failed = |of: &Object| {
         let conditions = of.at(&["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
         conditions.filter(|condition| condition["type"] == "Failed").cloned().collect::<Vec<_>>()
     };
-    let touches = write.old.is_some_and(|old| certificate(old) != certificate(request) || failed(old) != failed(request));
+    let touches =
+        write.old.is_some_and(|old| certificate(old) != certificate(request) || failed(old) != failed(request));
     if !is_update(write, "status") || !touches || may(world, write, "sign", signer) {
         return Ok(());
     }

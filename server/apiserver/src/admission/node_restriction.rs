@@ -86,9 +86,7 @@ fn pod(world: &dyn World, write: &Write<'_>, node: &str, object: &Object) -> Ver
             let there = write.old.is_some_and(|pod| runs_on(pod, node));
             refuse(there, format!("node {node} can only evict pods with spec.nodeName set to itself"))
         }
-        (other, _) => {
-            Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
-        }
+        (other, _) => Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
     }
 }
 

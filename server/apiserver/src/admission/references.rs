@@ -76,7 +76,9 @@ pub fn named(pod: &Object, mentions: Mentions) -> Vec<(String, String)> {
     for volume in array(spec, "volumes") {
         look("volume with ", volume, mentions.volumes);
         let projected = volume.get("projected").unwrap_or(&Value::Null);
-        array(projected, "sources").iter().for_each(|source| look("volume with projected.", source, mentions.projections));
+        array(projected, "sources")
+            .iter()
+            .for_each(|source| look("volume with projected.", source, mentions.projections));
     }
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in array(spec, list) {

@@ -115,8 +115,6 @@ fn mount_token(pod: &mut Object) {
             if !mounts.iter().any(|mount| mount["mountPath"] == MOUNT_PATH) {
                 mounts.push(json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH}));
                 needed = true;
-            } else if mounts.is_empty() {
-                container.shift_remove("volumeMounts");
             }
         }
         pod.set_at(&["spec", containers], all);

@@ -30,6 +30,8 @@ pub const MAX_IN_FLIGHT: usize = 600;
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Watches, logs and tunnels at a time.
 pub const MAX_LONG_RUNNING: usize = 50_000;
+/// Watches of one user at a time; administrators are not held to it.
+pub const MAX_WATCHES_OF_USER: usize = 10_000;
 /// How long a request may take, long-running ones aside (`--request-timeout`).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.

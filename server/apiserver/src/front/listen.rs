@@ -11,7 +11,6 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls_pki_types::UnixTime;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -125,7 +124,7 @@ async fn connection(front: Arc<Front>, stream: TcpStream, address: SocketAddr, a
     };
     let (_, session) = stream.get_ref();
     let identity = match &acceptance.verifier {
-        Some(verifier) => identity(session.peer_certificates(), &**verifier, UnixTime::now()),
+        Some(verifier) => identity(session.peer_certificates(), &**verifier, skiff_client::clock::unix_now()),
         None => PeerIdentity::None,
     };
     let speaks_http2 = session.alpn_protocol() == Some(b"h2");

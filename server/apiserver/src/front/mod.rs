@@ -24,6 +24,7 @@ pub mod negotiate;
 pub mod paths;
 pub mod resources;
 pub mod respond;
+pub mod shares;
 pub mod table;
 pub mod tls;
 pub mod version;
@@ -50,11 +51,13 @@ use self::{
     connect::Connector,
     health::Health,
     limits::{
-        MAX_BODIES_KIB, MAX_HEADERS, MAX_IN_FLIGHT, MAX_LONG_RUNNING, MAX_URI_BYTES, QUEUE_TIMEOUT, REQUEST_TIMEOUT,
+        MAX_BODIES_KIB, MAX_HEADERS, MAX_IN_FLIGHT, MAX_LONG_RUNNING, MAX_URI_BYTES, MAX_WATCHES_OF_USER,
+        QUEUE_TIMEOUT, REQUEST_TIMEOUT,
     },
     listen::{Patience, Peer},
     metrics::{Label, Metrics},
     respond::Reply,
+    shares::{Share, Shares},
     version::Version,
 };
 use crate::{authz::Authorizer, registry::Dispatch, tokens::discovery::IssuerDocuments};
@@ -66,6 +69,7 @@ struct Slots {
     in_flight: Arc<Semaphore>,
     long_running: Arc<Semaphore>,
     bodies_kib: Arc<Semaphore>,
+    watches: Arc<Shares>,
 }
 
 /// All that requests are answered with. One a server, shared by its connections.
@@ -126,6 +130,7 @@ impl Front {
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             long_running: Arc::new(Semaphore::new(MAX_LONG_RUNNING)),
             bodies_kib: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
+            watches: Shares::new(MAX_WATCHES_OF_USER),
         };
         Arc::new(Self {
             dispatch: parts.dispatch,
@@ -217,6 +222,14 @@ impl Front {
     /// Room for a request that goes on for long; 429 where there is none.
     fn long_running_turn(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         Arc::clone(&self.slots.long_running).try_acquire_owned().map_err(|_| too_many())
+    }
+
+    /// One of a user's watches; 429 where they have too many.
+    fn watch_share(&self, user: &UserInfo) -> Result<Option<Share>, ApiError> {
+        if user.groups.iter().any(|group| group == "system:masters") {
+            return Ok(None);
+        }
+        self.slots.watches.take(&user.name).map(Some).ok_or_else(too_many)
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     metrics::{Label, Running},
     negotiate::{Offer, RESOURCE_OFFER, WATCH_OFFER, negotiate},
     respond::{Reply, add_warnings, reply},
+    shares::Share,
     timed_out, watch,
 };
 use crate::registry::{Answer, Answered};
@@ -182,6 +183,7 @@ async fn watch_reply(
     let offer = WATCH_OFFER.whole_protobuf(offers_protobuf(&call.parts.headers, def.as_deref()));
     let form = negotiate(&call.parts.headers, call.parts.uri.query(), offer)?;
     let context = Context::new(&request, def, form)?;
+    let share = front.watch_share(user)?;
     let turn = front.long_running_turn()?;
     let running = front.metrics.running(&call.label);
     #[allow(clippy::cast_possible_truncation, reason = "any 64 of the random bits")]
@@ -194,7 +196,7 @@ async fn watch_reply(
     };
     let media_type = watch::media_type(form.encoding);
     let frames = watch::Frames::new(events, context, lasts, front.shutdown().clone());
-    let held = Held { inner: frames, _turn: turn, _running: running };
+    let held = Held { inner: frames, _turn: turn, _share: share, _running: running };
     let mut reply = reply(200, media_type, Body::Stream(Box::pin(held)));
     add_warnings(reply.headers_mut(), &warnings);
     Ok(reply)
@@ -206,6 +208,8 @@ pub struct Held<S> {
     pub inner: S,
     /// Its place among the long-running requests.
     pub _turn: OwnedSemaphorePermit,
+    /// Its place among those of its user.
+    pub _share: Option<Share>,
     /// Its place in the metrics.
     pub _running: Running,
 }

@@ -52,7 +52,7 @@ impl Default for RegistryConfig {
             advertise_address: Ipv4Addr::LOCALHOST,
             advertise_port: 6443,
             client_ca: String::new(),
-            now: Timestamp::now,
+            now: skiff_client::clock::now,
             random: uuid::Uuid::new_v4,
         }
     }

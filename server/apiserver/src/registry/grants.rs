@@ -25,8 +25,7 @@ fn unchanged(object: &Object, old: Option<&Object>, fields: &[&str]) -> bool {
 
 /// Whether the writer has a verb on a role.
 fn may(call: &Call<'_>, verb: &str, resource: &str, name: &str) -> bool {
-    let target =
-        Target::Resource { group: rbac::GROUP, resource, subresource: "", namespace: call.namespace(), name };
+    let target = Target::Resource { group: rbac::GROUP, resource, subresource: "", namespace: call.namespace(), name };
     let attributes = Attributes { user: call.user, verb, target, fields: "" };
     matches!(call.registry.authorizer.authorize(attributes), Decision::Allow(_))
 }

@@ -41,9 +41,8 @@ fn parse(token: &str) -> Option<(&str, &str)> {
 pub fn user(token: &str, now: Timestamp, records: &dyn Records) -> Option<UserInfo> {
     let (id, given) = parse(token)?;
     let secret = records.object("secrets", NAMESPACE, &format!("{NAME_PREFIX}{id}"))?;
-    let data = |key: &str| -> Option<String> {
-        String::from_utf8(STANDARD.decode(secret.str_at(&["data", key])?).ok()?).ok()
-    };
+    let data =
+        |key: &str| -> Option<String> { String::from_utf8(STANDARD.decode(secret.str_at(&["data", key])?).ok()?).ok() };
     let same = data("token-secret").is_some_and(|held| Sha256::digest(held) == Sha256::digest(given));
     let is_good = secret.str_at(&["type"]) == Some(TYPE)
         && !secret.is_deleting()

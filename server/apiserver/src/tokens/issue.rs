@@ -136,12 +136,7 @@ pub fn complete(request: &mut Object, account: &Object, own: &[String], now: Tim
 }
 
 /// The request with its token. What is in it has been found right.
-pub fn issue(
-    config: &TokensConfig,
-    account: &Object,
-    request: &Object,
-    parties: &Parties,
-) -> Result<Object, ApiError> {
+pub fn issue(config: &TokensConfig, account: &Object, request: &Object, parties: &Parties) -> Result<Object, ApiError> {
     let (now, wanted) = ((config.now)(), audiences(request));
     let seconds = request.int_at(&["spec", "expirationSeconds"]).unwrap_or(MIN_SECONDS);
     let for_us = wanted.iter().all(|audience| config.audiences.contains(audience));

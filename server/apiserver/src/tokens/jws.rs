@@ -63,11 +63,8 @@ impl SigningKey {
     /// From a PKCS #8 key as PEM.
     pub fn from_pem(pem: &str) -> Result<Self, JwsError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| JwsError::Key)?;
-        let pair = EcdsaKeyPair::from_pkcs8(
-            &ECDSA_P256_SHA256_FIXED_SIGNING,
-            der.secret_pkcs8_der(),
-            &SystemRandom::new(),
-        );
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der(), &SystemRandom::new());
         let pair = pair.map_err(|_| JwsError::Key)?;
         let mut digest = Sha256::new();
         digest.update(SPKI_PREFIX);

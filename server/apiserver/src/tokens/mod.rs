@@ -57,7 +57,7 @@ impl TokensConfig {
             key,
             issuer: ISSUER.to_owned(),
             audiences: vec![ISSUER.to_owned()],
-            now: Timestamp::now,
+            now: skiff_client::clock::now,
             random: Uuid::new_v4,
         }
     }

@@ -31,7 +31,11 @@ async fn oversized_requests_are_refused() {
     let announced = format!("{post}{auth}content-length: 9999999999\r\n\r\n");
     assert_eq!(split(&site.raw(None, announced.as_bytes()).await).0, 413);
     let nobody = format!("{post}content-length: 1000000\r\n\r\n");
-    assert_eq!(split(&site.raw(None, nobody.as_bytes()).await).0, 403, "a body is not read for one who may not send it");
+    assert_eq!(
+        split(&site.raw(None, nobody.as_bytes()).await).0,
+        403,
+        "a body is not read for one who may not send it"
+    );
     let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(40_000));
     assert!([400, 414, 431].contains(&split(&site.raw(None, long.as_bytes()).await).0));
     let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();

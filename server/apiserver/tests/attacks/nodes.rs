@@ -4,7 +4,10 @@ use serde_json::json;
 
 use crate::site::{Site, TREASURE};
 
-fn node(site: &Site, name: &str) -> Option<(Vec<rustls_pki_types::CertificateDer<'static>>, rustls_pki_types::PrivateKeyDer<'static>)> {
+fn node(
+    site: &Site,
+    name: &str,
+) -> Option<(Vec<rustls_pki_types::CertificateDer<'static>>, rustls_pki_types::PrivateKeyDer<'static>)> {
     Some(site.certificate(&format!("system:node:{name}"), &["system:nodes"]))
 }
 
@@ -40,9 +43,16 @@ async fn a_node_gets_no_token_of_another_nodes_pod() {
     let uid = |pod: &serde_json::Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
     let mine = uid(&site.ask_inside("GET", &pod("one"), String::new()).await);
     let theirs = uid(&site.ask_inside("GET", &pod("two"), String::new()).await);
-    let bound = |uid: &str| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid}}}).to_string();
+    let bound = |uid: &str| {
+        json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid}}}).to_string()
+    };
     assert_eq!(site.ask(node(&site, "node-one"), &token("one"), "", &bound(&mine)).await.0, 201);
-    for (namespace, body) in [("two", bound(&theirs)), ("two", bound(&mine)), ("one", bound(&theirs)), ("one", json!({"spec": {}}).to_string())] {
+    for (namespace, body) in [
+        ("two", bound(&theirs)),
+        ("two", bound(&mine)),
+        ("one", bound(&theirs)),
+        ("one", json!({"spec": {}}).to_string()),
+    ] {
         let (code, answer) = site.ask(node(&site, "node-one"), &token(namespace), "", &body).await;
         assert_eq!(code, 403, "{namespace} {body}: {answer}");
         assert!(!answer.contains("\"token\""), "{answer}");
@@ -55,7 +65,8 @@ async fn a_pod_that_a_node_makes_reads_nothing_for_it() {
     let spy = json!({"metadata": {"name": "spy", "annotations": {"kubernetes.io/config.mirror": "x"}},
         "spec": {"nodeName": "node-one", "containers": [{"name": "c", "image": "i",
             "envFrom": [{"secretRef": {"name": "s"}}]}]}});
-    let (code, body) = site.ask(node(&site, "node-one"), "POST /api/v1/namespaces/two/pods", "", &spy.to_string()).await;
+    let (code, body) =
+        site.ask(node(&site, "node-one"), "POST /api/v1/namespaces/two/pods", "", &spy.to_string()).await;
     assert_eq!(code, 403, "{body}");
 }
 
@@ -74,7 +85,10 @@ async fn an_editor_makes_itself_no_administrator() {
         (format!("POST {rbac}/namespaces/one/rolebindings"), to_admin),
         (format!("PUT {rbac}/clusterroles/edit"), json!({"metadata": {"name": "edit"}, "rules": []}).to_string()),
         ("POST /api/v1/namespaces/two/serviceaccounts/robot/token".to_owned(), json!({"spec": {}}).to_string()),
-        ("POST /api/v1/namespaces/kube-system/serviceaccounts/default/token".to_owned(), json!({"spec": {}}).to_string()),
+        (
+            "POST /api/v1/namespaces/kube-system/serviceaccounts/default/token".to_owned(),
+            json!({"spec": {}}).to_string(),
+        ),
         ("POST /apis/authentication.k8s.io/v1/tokenreviews".to_owned(), json!({"spec": {"token": "x"}}).to_string()),
         ("POST /apis/certificates.k8s.io/v1/certificatesigningrequests".to_owned(), json!({}).to_string()),
     ];

@@ -36,8 +36,7 @@ async fn no_path_leads_around_authorization() {
     let uid = of_two["metadata"]["uid"].as_str().unwrap();
     for path in tricks {
         for headers in ["", "authorization"] {
-            let headers =
-                if headers.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+            let headers = if headers.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
             let (code, body) = site.ask(None, &format!("GET {path}"), &headers, "").await;
             assert!(!body.contains(uid), "{path} leads to the other's secret: {body}");
             if headers.is_empty() {
@@ -54,7 +53,9 @@ async fn no_header_smuggles_a_second_request() {
     let site = Site::start().await;
     let token = site.token("two").await;
     let inner = "GET /api/v1/namespaces/one/secrets/s HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let head = format!("POST /api/v1/namespaces/two/configmaps HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n");
+    let head = format!(
+        "POST /api/v1/namespaces/two/configmaps HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n"
+    );
     let attempts = [
         format!("{head}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
         format!("{head}transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n{inner}"),
@@ -85,5 +86,16 @@ async fn two_authorizations_are_not_tried_one_after_the_other() {
     let (code, body) = site.ask(None, "GET /api/v1/namespaces/one/secrets/s", &both, "").await;
     assert!([401, 403].contains(&code), "{code} {body}");
     let odd = format!("authorization: Basic YTpi\r\nx-authorization: Bearer {one}\r\n");
-    assert_eq!(split(&site.raw(None, format!("GET /api/v1/secrets HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{odd}\r\n").as_bytes()).await).0, 403);
+    assert_eq!(
+        split(
+            &site
+                .raw(
+                    None,
+                    format!("GET /api/v1/secrets HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{odd}\r\n").as_bytes()
+                )
+                .await
+        )
+        .0,
+        403
+    );
 }

@@ -2,11 +2,18 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::{Value, json};
-use skiff_api::{kinds::Kinds, request::{ContentType, Parsed, Request}, user::UserInfo};
+use skiff_api::{
+    kinds::Kinds,
+    request::{ContentType, Parsed, Request},
+    user::UserInfo,
+};
 use skiff_apiserver::{
     ApiServer, ApiServerParts, Config, bootstrap,
     front::{
@@ -50,7 +57,12 @@ impl Drop for Site {
     }
 }
 
-fn issue(ca: &CertifiedIssuer<'static, KeyPair>, name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> Material {
+fn issue(
+    ca: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+    groups: &[&str],
+    usage: ExtendedKeyUsagePurpose,
+) -> Material {
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     for group in groups {
@@ -90,7 +102,8 @@ impl Site {
         registry.set_identity(Arc::clone(&tokens));
         let ca = new_ca();
         let (chain, client_key) = issue(&ca, "kube-apiserver", &[], ExtendedKeyUsagePurpose::ClientAuth);
-        let dial = NetDial::new(NodeClientMaterial { chain, key: client_key, node_cas: vec![ca.as_ref().der().clone()] });
+        let dial =
+            NetDial::new(NodeClientMaterial { chain, key: client_key, node_cas: vec![ca.as_ref().der().clone()] });
         let patience = Patience { headers: Duration::from_secs(2), ..Patience::default() };
         let parts = ApiServerParts {
             dispatch: Arc::clone(&registry) as Arc<dyn Dispatch>,

@@ -106,9 +106,8 @@ async fn genuine_tokens_that_do_not_hold_are_401() {
     let claims = payload(&site.token("one").await);
     let now = Timestamp::now().as_second();
     let key = &site.key;
-    let set = |path: &'static str, value: Value| {
-        signed(key, &claims, |claims| *claims.pointer_mut(path).unwrap() = value)
-    };
+    let set =
+        |path: &'static str, value: Value| signed(key, &claims, |claims| *claims.pointer_mut(path).unwrap() = value);
     let stale = [
         ("expired", set("/exp", json!(now - 3600))),
         ("not yet", set("/nbf", json!(now + 3600))),
@@ -138,7 +137,8 @@ async fn an_account_has_its_own_namespace_alone() {
     let site = Site::start().await;
     let token = site.token("one").await;
     assert_eq!(site.with_token(LINE, &token).await.0, 200);
-    for line in ["GET /api/v1/namespaces/two/secrets/s", "GET /api/v1/secrets", "GET /api/v1/namespaces/two/pods/p/log"] {
+    for line in ["GET /api/v1/namespaces/two/secrets/s", "GET /api/v1/secrets", "GET /api/v1/namespaces/two/pods/p/log"]
+    {
         let (code, body) = site.with_token(line, &token).await;
         assert_eq!(code, 403, "{line}: {body}");
         assert!(!body.contains(TREASURE), "{body}");

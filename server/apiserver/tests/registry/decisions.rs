@@ -10,12 +10,30 @@ use crate::cluster::{Cluster, user};
 const POLICY: &str = include_str!("../../../../api/data/rbac.json");
 
 const VERBS: [&str; 13] = [
-    "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "bind", "escalate",
-    "impersonate", "approve", "sign",
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "bind",
+    "escalate",
+    "impersonate",
+    "approve",
+    "sign",
 ];
 
 const PATHS: [&str; 9] = [
-    "/healthz", "/livez", "/version", "/version/", "/api", "/apis/apps/v1", "/metrics", "/openid/v1/jwks",
+    "/healthz",
+    "/livez",
+    "/version",
+    "/version/",
+    "/api",
+    "/apis/apps/v1",
+    "/metrics",
+    "/openid/v1/jwks",
     "/.well-known/openid-configuration",
 ];
 
@@ -193,8 +211,7 @@ async fn every_subject_verb_and_resource_of_the_policy() {
             }
         }
         for path in PATHS {
-            let thing =
-                Thing { group: "", resource: "", subresource: "", namespace: "", name: "", path: Some(path) };
+            let thing = Thing { group: "", resource: "", subresource: "", namespace: "", name: "", path: Some(path) };
             check("get", &thing);
             check("post", &thing);
         }

@@ -101,5 +101,9 @@ async fn aggregation_is_for_those_who_have_all() {
     let ann = cluster.by(user("ann", &["system:authenticated"]));
     let role = json!({"metadata": {"name": "agg"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
     let (code, message) = ann.refused(&format!("POST {RBAC}/clusterroles"), role).await;
-    assert_eq!((code, message.contains("{APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}")), (403, true), "{message}");
+    assert_eq!(
+        (code, message.contains("{APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}")),
+        (403, true),
+        "{message}"
+    );
 }

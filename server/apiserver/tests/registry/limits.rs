@@ -100,10 +100,7 @@ async fn limit_ranges_fill_in_and_refuse() {
     let cases = [
         (with("1", "2"), "maximum cpu usage per Container is 1, but limit is 2"),
         (with("50m", "100m"), "minimum cpu usage per Container is 100m, but request is 50m"),
-        (
-            with("200m", "1"),
-            "cpu max limit to request ratio per Container is 2, but provided ratio is 5.000000",
-        ),
+        (with("200m", "1"), "cpu max limit to request ratio per Container is 2, but provided ratio is 5.000000"),
     ];
     for (body, expected) in cases {
         let refused = cluster.refused(&format!("POST {NS}/pods"), body).await;
@@ -131,8 +128,10 @@ async fn a_namespace_enforces_its_level() {
 async fn claims_are_protected_and_grow_only_where_their_class_lets_them() {
     let cluster = Cluster::start().await;
     let class = |name: &str, grows: bool| json!({"metadata": {"name": name}, "provisioner": "p", "allowVolumeExpansion": grows});
-    let claim = |class: &str| json!({"metadata": {"name": class}, "spec": {"storageClassName": class,
-        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claim = |class: &str| {
+        json!({"metadata": {"name": class}, "spec": {"storageClassName": class,
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+    };
     let larger = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
     let claims = format!("{NS}/persistentvolumeclaims");
     for (name, grows, code) in [("fixed", false, 403), ("grows", true, 200)] {

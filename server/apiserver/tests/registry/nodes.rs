@@ -163,8 +163,7 @@ async fn what_a_node_may_not_write() {
     };
     let (_, message) = a.refused(&format!("POST {NS}/pods"), mirror(json!({}))).await;
     assert!(message.contains("can only create mirror pods"), "{message}");
-    let (_, message) =
-        a.refused(&format!("POST {NS}/pods"), mirror(json!({"kubernetes.io/config.mirror": "x"}))).await;
+    let (_, message) = a.refused(&format!("POST {NS}/pods"), mirror(json!({"kubernetes.io/config.mirror": "x"}))).await;
     assert!(message.ends_with("node \"a\" can only create pods with an owner reference set to itself"), "{message}");
 }
 

@@ -182,10 +182,14 @@ async fn tokens_in_secrets_live_as_long_as_their_secret() {
 #[tokio::test]
 async fn bootstrap_tokens_work_until_they_end() {
     let (cluster, _) = issuing().await;
-    let secret = |id: &str, data: Value| json!({"metadata": {"name": format!("bootstrap-token-{id}")},
-        "type": "bootstrap.kubernetes.io/token", "stringData": data});
-    let data = |id: &str, end: &str, usage: &str, groups: &str| json!({"token-id": id, "expiration": end,
-        "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": usage, "auth-extra-groups": groups});
+    let secret = |id: &str, data: Value| {
+        json!({"metadata": {"name": format!("bootstrap-token-{id}")},
+        "type": "bootstrap.kubernetes.io/token", "stringData": data})
+    };
+    let data = |id: &str, end: &str, usage: &str, groups: &str| {
+        json!({"token-id": id, "expiration": end,
+        "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": usage, "auth-extra-groups": groups})
+    };
     let cases = [
         ("aaaaaa", "2999-01-01T00:00:00Z", "true", "system:bootstrappers:workers", true),
         ("bbbbbb", "2000-01-01T00:00:00Z", "true", "", false),

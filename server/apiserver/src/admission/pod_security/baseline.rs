@@ -45,8 +45,7 @@ fn app_armor(pod: &PodView<'_>, _: u32) -> Option<Violation> {
     let of_pod = bad_type(pod.spec());
     let (names, mut values) = pod.collect(|container| bad_type(container).into_iter().collect());
     values.extend(of_pod.clone());
-    let is_bad =
-        |value: &str| !(value.is_empty() || value == "runtime/default" || value.starts_with("localhost/"));
+    let is_bad = |value: &str| !(value.is_empty() || value == "runtime/default" || value.starts_with("localhost/"));
     let mut annotations: Vec<String> = pod
         .annotations()
         .filter(|(key, value)| key.starts_with(ANNOTATION) && is_bad(value))
@@ -92,11 +91,8 @@ fn capabilities(pod: &PodView<'_>, _: u32) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    let detail = format!(
-        "{} must not include {} in securityContext.capabilities.add",
-        containers(&names),
-        quoted(&added)
-    );
+    let detail =
+        format!("{} must not include {} in securityContext.capabilities.add", containers(&names), quoted(&added));
     violation("non-default capabilities", detail)
 }
 
@@ -228,10 +224,7 @@ fn selinux(pod: &PodView<'_>, minor: u32) -> Option<Violation> {
     if all.contains("r") {
         data.push("role may not be set".to_owned());
     }
-    violation(
-        "seLinuxOptions",
-        format!("{who} set forbidden securityContext.seLinuxOptions: {}", data.join("; ")),
-    )
+    violation("seLinuxOptions", format!("{who} set forbidden securityContext.seLinuxOptions: {}", data.join("; ")))
 }
 
 /// The first version whose seccomp profiles are fields.
@@ -266,8 +259,10 @@ fn seccomp(pod: &PodView<'_>, minor: u32) -> Option<Violation> {
 fn seccomp_annotations(pod: &PodView<'_>) -> Option<Violation> {
     const POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
     const CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-    let names: Vec<String> = pod.containers().map(|container| format!("{CONTAINER}{}", text(container, "name"))).collect();
-    let is_good = |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
+    let names: Vec<String> =
+        pod.containers().map(|container| format!("{CONTAINER}{}", text(container, "name"))).collect();
+    let is_good =
+        |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
     let forbidden: BTreeSet<String> = pod
         .annotations()
         .filter(|(key, value)| (*key == POD || names.iter().any(|name| name == key)) && !is_good(value))
@@ -303,9 +298,8 @@ const SAFE_SYSCTLS: [(&str, u32); 14] = [
 const NOT_YET: u32 = u32::MAX;
 
 fn sysctls(pod: &PodView<'_>, minor: u32) -> Option<Violation> {
-    let is_safe = |name: &str| {
-        SAFE_SYSCTLS.iter().any(|(safe, since)| *safe == name && *since != NOT_YET && minor >= *since)
-    };
+    let is_safe =
+        |name: &str| SAFE_SYSCTLS.iter().any(|(safe, since)| *safe == name && *since != NOT_YET && minor >= *since);
     let names = list(pod.spec(), "securityContext/sysctls").iter().map(|one| text(one, "name"));
     let forbidden: Vec<&str> = names.filter(|name| !is_safe(name)).collect();
     if forbidden.is_empty() { None } else { violation("forbidden sysctls", forbidden.join(", ")) }

@@ -28,8 +28,7 @@ use super::{Operation, World, Write};
 const MAX_PODS_CHECKED: usize = 3000;
 
 /// Subresources of pods that change nothing that is looked at.
-const IGNORED: [&str; 9] =
-    ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status", "resize"];
+const IGNORED: [&str; 9] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status", "resize"];
 
 /// The resources whose objects have pod templates, with the path of the template.
 const TEMPLATES: [(&str, &str, &[&str]); 8] = [

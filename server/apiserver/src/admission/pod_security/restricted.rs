@@ -62,7 +62,8 @@ fn capabilities(pod: &PodView<'_>, minor: u32) -> Option<Violation> {
     if minor < CAPABILITIES_SINCE || is_spared(pod, minor) {
         return None;
     }
-    let drops_all = |container: &Value| list(container, "securityContext/capabilities/drop").iter().any(|one| one == "ALL");
+    let drops_all =
+        |container: &Value| list(container, "securityContext/capabilities/drop").iter().any(|one| one == "ALL");
     let keeping = pod.names_where(|container| !drops_all(container));
     let (adding, added) = pod.collect(|container| {
         let added = list(container, "securityContext/capabilities/add").iter().filter_map(Value::as_str);

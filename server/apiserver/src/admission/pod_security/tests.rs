@@ -37,7 +37,10 @@ fn baseline_checks() {
             pod(json!({"hostNetwork": true, "hostPID": true}), json!({})),
             "host namespaces (hostNetwork=true, hostPID=true)",
         ),
-        (security(json!({"privileged": true})), "privileged (container \"a\" must not set securityContext.privileged=true)"),
+        (
+            security(json!({"privileged": true})),
+            "privileged (container \"a\" must not set securityContext.privileged=true)",
+        ),
         (
             security(json!({"capabilities": {"add": ["NET_ADMIN", "CHOWN"]}})),
             "non-default capabilities (container \"a\" must not include \"NET_ADMIN\" in securityContext.capabilities.add)",
@@ -68,7 +71,10 @@ fn baseline_checks() {
             "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")",
         ),
         (
-            pod(json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}, {"name": "net.ipv4.tcp_rmem"}]}}), json!({})),
+            pod(
+                json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}, {"name": "net.ipv4.tcp_rmem"}]}}),
+                json!({}),
+            ),
             "forbidden sysctls (kernel.msgmax)",
         ),
         (
@@ -111,7 +117,8 @@ fn restricted_checks() {
         with("runAsNonRoot", json!(false)),
         "runAsNonRoot != true (container \"a\" must not set securityContext.runAsNonRoot=false)"
     );
-    let volumes = json!({"volumes": [{"name": "h", "hostPath": {}}, {"name": "n", "nfs": {}}, {"name": "e", "emptyDir": {}}]});
+    let volumes =
+        json!({"volumes": [{"name": "h", "hostPath": {}}, {"name": "n", "nfs": {}}, {"name": "e", "emptyDir": {}}]});
     assert_eq!(
         look("restricted", "latest", pod(volumes, json!({"securityContext": hardened}))),
         "restricted volume types (volumes \"h\", \"n\" use restricted volume types \"hostPath\", \"nfs\")"
@@ -131,8 +138,14 @@ fn versions_look_at_what_they_knew() {
     assert_eq!(look("baseline", "v1.35", users.clone()), "");
     assert!(look("baseline", "v1.34", users.clone()).starts_with("procMount"));
     assert!(look("restricted", "v1.35", users).contains("procMount"));
-    assert!(look("baseline", "v1.31", pod(json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem"}]}}), json!({})))
-        .starts_with("forbidden sysctls"));
+    assert!(
+        look(
+            "baseline",
+            "v1.31",
+            pod(json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem"}]}}), json!({}))
+        )
+        .starts_with("forbidden sysctls")
+    );
 }
 
 #[test]
@@ -140,7 +153,10 @@ fn labels_are_read() {
     let read = |labels: Value| Policy::read(&object(json!({"metadata": {"labels": labels}})));
     let (policy, errors) = read(json!({"pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/enforce-version": "v1.30"}));
-    assert_eq!((policy.enforce.to_string(), policy.warn.to_string()), ("baseline:v1.30".into(), "baseline:v1.30".into()));
+    assert_eq!(
+        (policy.enforce.to_string(), policy.warn.to_string()),
+        ("baseline:v1.30".into(), "baseline:v1.30".into())
+    );
     assert_eq!(policy.audit.level, Level::Privileged);
     assert!(errors.is_empty());
     let (policy, errors) = read(json!({"pod-security.kubernetes.io/enforce": "strict",

@@ -112,17 +112,31 @@ impl Graph {
         related
     }
 
-    /// Opens what is not followed, where that needs no waiting.
+    /// Opens what is not followed, where that needs no waiting: where nobody else writes to the store.
     fn open(&self, state: &mut State) {
-        for (at, (group, resource)) in FOLLOWED.into_iter().enumerate() {
-            if state.streams[at].is_some() {
+        for at in 0..FOLLOWED.len() {
+            if state.streams[at].is_none()
+                && let Some(Ok(stream)) = Box::pin(self.cacher.watch(&kind(at), WatchQuery::default())).now_or_never()
+            {
+                state.begin(at, stream);
+            }
+        }
+    }
+
+    /// Opens what is not followed, and waits for it.
+    async fn open_in_time(&self) {
+        for at in 0..FOLLOWED.len() {
+            if self.state.lock().streams[at].is_some() {
                 continue;
             }
-            let kind = StorageKey { group: group.to_owned(), resource: resource.to_owned() };
-            let opening = self.cacher.watch(&kind, WatchQuery::default());
-            if let Some(Ok(stream)) = Box::pin(opening).now_or_never() {
-                state.edges.forget(resource);
-                state.streams[at] = Some(stream);
+            match self.cacher.watch(&kind(at), WatchQuery::default()).await {
+                Ok(stream) => {
+                    let mut state = self.state.lock();
+                    if state.streams[at].is_none() {
+                        state.begin(at, stream);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "what nodes are related to cannot be followed for now"),
             }
         }
     }
@@ -130,7 +144,7 @@ impl Graph {
     /// Takes changes in as they come, until cancelled, so that no question finds many.
     pub async fn follow(&self, cancel: CancellationToken) {
         while !cancel.is_cancelled() {
-            self.open(&mut self.state.lock());
+            self.open_in_time().await;
             let waiting = futures::future::poll_fn(|cx| match self.state.lock().take_in(cx) {
                 true => Poll::Pending,
                 false => Poll::Ready(()),
@@ -146,7 +160,19 @@ impl Graph {
     }
 }
 
+/// The storage key of a followed kind.
+fn kind(at: usize) -> StorageKey {
+    let (group, resource) = FOLLOWED[at];
+    StorageKey { group: group.to_owned(), resource: resource.to_owned() }
+}
+
 impl State {
+    /// Begins to follow a kind: the stream tells all that is there first.
+    fn begin(&mut self, at: usize, stream: CacheStream) {
+        self.edges.forget(FOLLOWED[at].1);
+        self.streams[at] = Some(stream);
+    }
+
     /// Takes in all that has come; `false` where a stream is lost or not open.
     fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
         let mut whole = true;
@@ -284,9 +310,10 @@ impl Edges {
 
     fn take_named(&mut self, vertex: Vertex, entry: &Entry, is_there: bool) {
         let key = (vertex, entry.head.name.clone());
-        let node = entry.object().ok().filter(|_| is_there).and_then(|object| {
-            object.str_at(&["spec", "nodeName"]).filter(|node| !node.is_empty()).map(str::to_owned)
-        });
+        let node =
+            entry.object().ok().filter(|_| is_there).and_then(|object| {
+                object.str_at(&["spec", "nodeName"]).filter(|node| !node.is_empty()).map(str::to_owned)
+            });
         match node {
             Some(node) => self.named.insert(key, node),
             None => self.named.remove(&key),

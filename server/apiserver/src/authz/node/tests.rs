@@ -38,7 +38,10 @@ fn a_node_has_what_is_its_own() {
             Deny("can only access leases in the \"kube-node-lease\" system namespace"),
         ),
         ("patch storage.k8s.io/csinodes/ /a", Allow),
-        ("patch storage.k8s.io/csinodes/ /b", Deny("can only access CSINode with the same name as the requesting node")),
+        (
+            "patch storage.k8s.io/csinodes/ /b",
+            Deny("can only access CSINode with the same name as the requesting node"),
+        ),
         ("get /nodes/ /a", Allow),
         ("get /nodes/ /b", Deny("can only read its own Node")),
         ("list /nodes/ /", Deny("can only read its own Node")),

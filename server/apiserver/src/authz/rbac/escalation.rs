@@ -141,9 +141,7 @@ mod tests {
 
     #[test]
     fn what_covers_what() {
-        let rule = |verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]| {
-            json!([{"verbs": verbs, "apiGroups": groups, "resources": resources, "resourceNames": names}])
-        };
+        let rule = |verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]| json!([{"verbs": verbs, "apiGroups": groups, "resources": resources, "resourceNames": names}]);
         let urls = |urls: &[&str]| json!([{"verbs": ["get"], "nonResourceURLs": urls}]);
         let read = rule(&["get", "list"], &[""], &["pods", "*/scale"], &[]);
         let cases = [

@@ -41,7 +41,7 @@ pub struct Certified {
 impl Certified {
     /// The user, unless the certificate has ended in the meantime.
     pub fn user_now(&self) -> Option<Arc<UserInfo>> {
-        (UnixTime::now() <= self.not_after).then(|| Arc::clone(&self.user))
+        (skiff_client::clock::unix_now() <= self.not_after).then(|| Arc::clone(&self.user))
     }
 }
 

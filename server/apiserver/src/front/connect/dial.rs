@@ -10,6 +10,7 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use skiff_client::clock::TlsTime;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -110,7 +111,7 @@ fn node_config(material: NodeClientMaterial) -> Result<Arc<ClientConfig>, Error>
     for ca in material.node_cas {
         roots.add(ca)?;
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(TlsTime))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_client_auth_cert(material.chain, material.key)?;

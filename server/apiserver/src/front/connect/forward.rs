@@ -116,7 +116,8 @@ pub fn streamed(front: &Front, call: &Call, incoming: Answering) -> Result<Reply
     let ended = front.shutdown().clone().cancelled_owned();
     let bytes: ByteStream = Box::pin(body.into_data_stream().map_err(io::Error::other));
     let bytes = futures::StreamExt::take_until(bytes, ended);
-    let held = Held { inner: Box::pin(bytes), _turn: turn, _running: front.metrics.running(&call.label) };
+    let running = front.metrics.running(&call.label);
+    let held = Held { inner: Box::pin(bytes), _turn: turn, _share: None, _running: running };
     let body = Body::Stream(Box::pin(Tied { inner: held, _connection: incoming.connection }));
     let mut reply = Response::from_parts(parts, body);
     let passed = passed_on(reply.headers());
