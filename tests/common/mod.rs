@@ -81,6 +81,11 @@ impl Cluster {
         command
     }
 
+    /// Runs a binary of the test's own instead of the one that was built.
+    pub fn use_binary(&self, binary: &Path) {
+        fs::copy(binary, self.dir.path().join("skiff")).expect("a copy of skiff");
+    }
+
     /// A copy of the binary where the ordinary user may read it: the build's folder may be root's alone.
     fn binary(&self) -> PathBuf {
         let copy = self.dir.path().join("skiff");
