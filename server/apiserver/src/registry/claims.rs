@@ -134,7 +134,8 @@ async fn put(
     expect: Expect,
     claim: Option<&Object>,
 ) -> Result<CacheOutcome, ApiError> {
-    let written = cacher.write(&claims(), "", &number.to_string(), expect, claim, Durability::Synced);
+    let (kind, name) = (claims(), number.to_string());
+    let written = cacher.write(&kind, "", &name, expect, claim, Durability::Synced);
     written.await.map_err(|error| to_api(&error))
 }
 
