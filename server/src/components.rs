@@ -78,7 +78,9 @@ pub(crate) fn start(
     let scheduler = Client::new(api.local(component("system:kube-scheduler"), SCHEDULER));
     let schedule = {
         let (client, informers) = (scheduler.clone(), informers.clone());
-        move |cancel| skiff_scheduler::run(client.clone(), informers.clone(), skiff_scheduler::Config::default(), cancel)
+        move |cancel| {
+            skiff_scheduler::run(client.clone(), informers.clone(), skiff_scheduler::Config::default(), cancel)
+        }
     };
     let as_controller = {
         let api = Arc::clone(api);

@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use skiff_api::{kinds::Kinds, status::ApiError};
 use skiff_apiserver::{
     bootstrap,
@@ -36,8 +35,8 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
-use seal::SealError;
 use pki::{Identity, Pki, PkiError};
+use seal::SealError;
 use token::{Token, TokenError};
 
 pub use datastore::Datastore;

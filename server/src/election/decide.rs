@@ -22,11 +22,7 @@ pub(crate) struct Timing {
 impl Default for Timing {
     /// Kubernetes' own.
     fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
-        }
+        Self { lease: Duration::from_secs(15), renew_deadline: Duration::from_secs(10), retry: Duration::from_secs(2) }
     }
 }
 

@@ -91,7 +91,11 @@ impl Election {
             None => (Lease { metadata, spec: None }, true),
         };
         write_into(&mut lease, record);
-        if is_new { self.client.create(&lease).await? } else { self.client.update(&lease).await? };
+        if is_new {
+            self.client.create(&lease).await?
+        } else {
+            self.client.update(&lease).await?
+        };
         self.candidate.written(decided);
         Ok(())
     }

@@ -128,12 +128,7 @@ async fn claim(registry: &Registry, service: &Object, number: u32) -> Result<Cla
     }
 }
 
-async fn put(
-    cacher: &Cacher,
-    number: u32,
-    expect: Expect,
-    claim: Option<&Object>,
-) -> Result<CacheOutcome, ApiError> {
+async fn put(cacher: &Cacher, number: u32, expect: Expect, claim: Option<&Object>) -> Result<CacheOutcome, ApiError> {
     let (kind, name) = (claims(), number.to_string());
     let written = cacher.write(&kind, "", &name, expect, claim, Durability::Synced);
     written.await.map_err(|error| to_api(&error))

@@ -339,7 +339,8 @@ impl Cacher {
             Some(value) => Some(entry_of(&key, &value, revision, &cached.selectable)?),
             None => before.and_then(|entry| respliced(&entry, revision)),
         };
-        let unseen = || StoreError::Unavailable(format!("{key} is deleted, but the watch cache has not seen what it was"));
+        let unseen =
+            || StoreError::Unavailable(format!("{key} is deleted, but the watch cache has not seen what it was"));
         entry.map(CacheOutcome::Done).ok_or_else(unseen)
     }
 

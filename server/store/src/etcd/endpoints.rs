@@ -141,7 +141,12 @@ impl Endpoints {
             moves
         });
         if moved {
-            tracing::warn!(failed = self.members[at].url, next = self.members[next].url, why, "etcd's next member is asked");
+            tracing::warn!(
+                failed = self.members[at].url,
+                next = self.members[next].url,
+                why,
+                "etcd's next member is asked"
+            );
         }
     }
 

@@ -75,9 +75,9 @@ fn of_status(status: &Status) -> Failure {
         }
         Code::ResourceExhausted if has("database space exceeded") => Failure::Final(StoreError::NoSpace),
         Code::ResourceExhausted if has("too many requests") => Failure::NotDone(message.to_owned()),
-        Code::InvalidArgument if has("request is too large") => {
-            Failure::Final(StoreError::Unavailable("the object is larger than etcd takes (--max-request-bytes)".to_owned()))
-        }
+        Code::InvalidArgument if has("request is too large") => Failure::Final(StoreError::Unavailable(
+            "the object is larger than etcd takes (--max-request-bytes)".to_owned(),
+        )),
         Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::FailedPrecondition => {
             Failure::Final(StoreError::Unavailable(format!("etcd refuses skiff: {message}")))
         }

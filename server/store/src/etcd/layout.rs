@@ -114,7 +114,10 @@ impl Layout {
     /// One of our pairs.
     pub(super) fn pair(&self, pair: &EtcdPair, base: Base) -> Result<KeyValue, StoreError> {
         let key = self.ours(pair.key()).ok_or_else(|| {
-            StoreError::Corrupt(format!("etcd has a key that is none of skiff's: {:?}", String::from_utf8_lossy(pair.key())))
+            StoreError::Corrupt(format!(
+                "etcd has a key that is none of skiff's: {:?}",
+                String::from_utf8_lossy(pair.key())
+            ))
         })?;
         Ok(KeyValue {
             key: key.to_owned(),

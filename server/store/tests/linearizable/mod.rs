@@ -214,7 +214,10 @@ impl History {
             let mut search = Search::new(pieces);
             search.run().map_err(|register| {
                 let ops: Vec<_> = search.pieces.iter().map(|piece| format!("{:?}", piece.op)).collect();
-                format!("key {key} has no order of its operations; at best it came to {register:?}:\n{}", ops.join("\n"))
+                format!(
+                    "key {key} has no order of its operations; at best it came to {register:?}:\n{}",
+                    ops.join("\n")
+                )
             })?;
         }
         Ok(())
