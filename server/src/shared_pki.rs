@@ -27,7 +27,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Opens the authorities of the cluster whose datastore this is; makes them if it has none.
 pub(crate) async fn open(opened: &Opened, folder: PathBuf, token: &Token) -> Result<Pki, ServerError> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let Some(etcd) = &opened.etcd else { return Ok(Pki::open(folder, now)?) };
     if let Some(sealed) = etcd.shared(NAME).await.map_err(|source| opened.failed(source))? {
         return adopt(folder, &sealed, token, now);

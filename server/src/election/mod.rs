@@ -2,6 +2,8 @@
 //! `kube-system`. [`decide`] says who; this reads and writes the Lease, and starts and stops what is led.
 
 mod decide;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::Future,

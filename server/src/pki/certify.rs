@@ -57,7 +57,7 @@ pub(crate) struct ClusterSigner(pub(crate) std::sync::Arc<Pki>);
 
 impl Signer for ClusterSigner {
     fn sign(&self, order: &Order) -> Result<String, String> {
-        self.0.certify(order, Timestamp::now(), uuid::Uuid::new_v4().as_bytes())
+        self.0.certify(order, clock::now(), uuid::Uuid::new_v4().as_bytes())
     }
 }
 

@@ -161,7 +161,11 @@ async fn refuses_everything(store: &dyn Store, there: Revision) {
 }
 
 /// One writer of many: creates keys of its own, one after the other, until told to stop; gives what was acknowledged.
-async fn keep_writing(store: Arc<EtcdStore>, writer: usize, stop: tokio_util::sync::CancellationToken) -> Vec<(String, Revision)> {
+async fn keep_writing(
+    store: Arc<EtcdStore>,
+    writer: usize,
+    stop: tokio_util::sync::CancellationToken,
+) -> Vec<(String, Revision)> {
     let mut acknowledged = Vec::new();
     for n in 0.. {
         if stop.is_cancelled() {

@@ -128,13 +128,9 @@ async fn claim(registry: &Registry, service: &Object, number: u32) -> Result<Cla
     }
 }
 
-async fn put(
-    cacher: &Cacher,
-    number: u32,
-    expect: Expect,
-    claim: Option<&Object>,
-) -> Result<CacheOutcome, ApiError> {
-    let written = cacher.write(&claims(), "", &number.to_string(), expect, claim, Durability::Synced);
+async fn put(cacher: &Cacher, number: u32, expect: Expect, claim: Option<&Object>) -> Result<CacheOutcome, ApiError> {
+    let (kind, name) = (claims(), number.to_string());
+    let written = cacher.write(&kind, "", &name, expect, claim, Durability::Synced);
     written.await.map_err(|error| to_api(&error))
 }
 

@@ -61,7 +61,13 @@ pub fn own_address() -> (String, TcpListener) {
 }
 
 impl Member {
-    pub fn new(name: &str, folder: &Path, scheme: &str, (address, claim): (String, TcpListener), more: &[String]) -> Self {
+    pub fn new(
+        name: &str,
+        folder: &Path,
+        scheme: &str,
+        (address, claim): (String, TcpListener),
+        more: &[String],
+    ) -> Self {
         let url = format!("{scheme}://{address}:2379");
         let peer = format!("http://{address}:2380");
         let mut arguments = vec![
