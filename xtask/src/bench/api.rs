@@ -77,7 +77,7 @@ pub(super) fn run(binary: &std::path::Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     println!("{:<58} {:>11} {:>9}", "", "measured", "target");
     runtime.block_on(measure(&cluster, &target, server))?;
-    cluster.stop()
+    cluster.stop().map(|_| ())
 }
 
 async fn measure(cluster: &Cluster, target: &Target, server: u32) -> Result<()> {
