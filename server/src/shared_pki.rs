@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use skiff_client::clock;
 use skiff_store::EtcdStore;
 
 use crate::{

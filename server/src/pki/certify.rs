@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 use rcgen::{KeyPair, SignatureAlgorithm, SigningKey};
+use skiff_client::clock;
 use skiff_controllers::certificates::{Authority, Order, Signer};
 use x509_parser::{
     cri_attributes::ParsedCriAttribute,
