@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use wasmtime::{ResourceLimiter, Store, component::ResourceTable};
@@ -30,8 +30,6 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: AtomicU64,
     /// CPU nanoseconds allowed in each second; 0 means no limit.
     pub(crate) cpu_limit_ns: AtomicU64,
-    /// Whether an instance wanted more memory than the container may ever have.
-    out_of_memory: AtomicBool,
 }
 
 impl Usage {
@@ -50,11 +48,6 @@ impl Usage {
         self.memory_limit.store(memory_bytes, Ordering::Relaxed);
         self.cpu_limit_ns.store(cpu_millis.saturating_mul(1_000_000), Ordering::Relaxed);
     }
-
-    /// Whether the container was ended for its memory.
-    pub(crate) fn is_out_of_memory(&self) -> bool {
-        self.out_of_memory.load(Ordering::Relaxed)
-    }
 }
 
 /// A guest wanted more memory than its container may have.
@@ -63,6 +56,8 @@ impl Usage {
 pub(crate) struct OutOfMemory {
     wanted: u64,
     limit: u64,
+    /// Whether it alone wanted more than the limit: that can never fit, whatever its siblings give back.
+    pub(crate) alone: bool,
 }
 
 /// One instance's part of its container's limits.
@@ -168,10 +163,7 @@ impl ResourceLimiter for Limits {
         }
         self.usage.memory.fetch_sub(grown, Ordering::Relaxed);
         let alone = self.memory + grown;
-        if alone > limit {
-            self.usage.out_of_memory.store(true, Ordering::Relaxed);
-        }
-        Err(OutOfMemory { wanted: alone.max(before + grown), limit }.into())
+        Err(OutOfMemory { wanted: alone.max(before + grown), limit, alone: alone > limit }.into())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {

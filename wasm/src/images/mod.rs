@@ -29,6 +29,7 @@ pub use reference::{Reference, ReferenceError, Version};
 
 use crate::disk;
 use reference::{is_digest, is_hex64};
+pub(crate) use stage::WASM_MAGIC;
 use stage::Staging;
 
 /// Most bytes of a name's file.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, unreachable_pub, reason = "tests")]
 
+pub mod stream;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
