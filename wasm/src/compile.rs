@@ -99,7 +99,15 @@ impl Compiler {
         let core_linker = new_core_linker(&engine).map_err(unusable)?;
         let dir = root.join("compiled").join(engine_name(&engine));
         let vault = Arc::new(Vault::open(&dir)?);
-        Ok(Self { engine, linker, core_linker, vault, programs: Mutex::default(), transient: Mutex::default(), turn: Semaphore::new(1) })
+        Ok(Self {
+            engine,
+            linker,
+            core_linker,
+            vault,
+            programs: Mutex::default(),
+            transient: Mutex::default(),
+            turn: Semaphore::new(1),
+        })
     }
 
     /// Removes what engines of other versions or settings compiled. Only the runtime does so, when it starts: another

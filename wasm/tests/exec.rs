@@ -18,8 +18,7 @@ async fn exec_sync(node: &mut Node, id: &str, cmd: &[&str]) -> Result<cri::ExecS
 
 async fn exec(node: &mut Node, id: &str, cmd: &[&str], tty: bool) -> WebSocket {
     let cmd = cmd.iter().map(|arg| (*arg).to_owned()).collect();
-    let request =
-        cri::ExecRequest { container_id: id.into(), cmd, tty, stdin: true, stdout: true, stderr: !tty };
+    let request = cri::ExecRequest { container_id: id.into(), cmd, tty, stdin: true, stdout: true, stderr: !tty };
     let url = node.client.exec(request).await.unwrap().into_inner().url;
     WebSocket::open(&url, "v5.channel.k8s.io").await
 }
@@ -163,8 +162,7 @@ async fn a_token_is_good_once() {
     let mut node = Node::new().await;
     let (id, _) = with_folder(&mut node, true).await;
     let cmd = vec!["true".to_owned()];
-    let request =
-        cri::ExecRequest { container_id: id, cmd, tty: false, stdin: false, stdout: true, stderr: true };
+    let request = cri::ExecRequest { container_id: id, cmd, tty: false, stdin: false, stdout: true, stderr: true };
     let url = node.client.exec(request).await.unwrap().into_inner().url;
     WebSocket::open(&url, "v4.channel.k8s.io").await.rest().await;
     assert!(WebSocket::try_open(&url, "v4.channel.k8s.io").await.unwrap_err().starts_with("HTTP/1.1 404"));
@@ -178,8 +176,7 @@ async fn attached_to_a_container_with_input() {
     config.command = vec!["cat".into()];
     (config.stdin, config.stdin_once) = (true, true);
     let (id, _) = node.pod("cat", config).await;
-    let request =
-        cri::AttachRequest { container_id: id.clone(), stdin: true, tty: false, stdout: true, stderr: true };
+    let request = cri::AttachRequest { container_id: id.clone(), stdin: true, tty: false, stdout: true, stderr: true };
     let url = node.client.attach(request).await.unwrap().into_inner().url;
     let mut attached = WebSocket::open(&url, "v5.channel.k8s.io").await;
     attached.send(Channel::STDIN, b"hello there\n").await;

@@ -1,8 +1,11 @@
 //! The state of one instance, and the limits that it shares with its container's other instances.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use wasmtime::{ResourceLimiter, Store, component::ResourceTable};
@@ -85,6 +88,8 @@ pub(crate) struct Guest {
     http: WasiHttpCtx,
     table: ResourceTable,
     config: Arc<WasiConfigVariables>,
+    /// The pod's address.
+    address: Ipv4Addr,
     limits: Limits,
 }
 
@@ -115,10 +120,10 @@ fn yield_at_ticks<T>(store: &mut Store<T>) {
 }
 
 impl Guest {
-    pub(crate) fn new(wasi: WasiCtx, config: Arc<WasiConfigVariables>, usage: Arc<Usage>) -> Self {
+    pub(crate) fn new(wasi: WasiCtx, config: Arc<WasiConfigVariables>, address: Ipv4Addr, usage: Arc<Usage>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
-        Self { wasi, http: WasiHttpCtx::new(), table, config, limits: Limits::new(usage) }
+        Self { wasi, http: WasiHttpCtx::new(), table, config, address, limits: Limits::new(usage) }
     }
 
     /// A store for this guest.
@@ -127,6 +132,11 @@ impl Guest {
         store.limiter(|guest| &mut guest.limits);
         yield_at_ticks(&mut store);
         store
+    }
+
+    /// The pod's address.
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// The guest's `wasi:config` variables: its environment.

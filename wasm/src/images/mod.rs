@@ -29,8 +29,8 @@ pub use reference::{Reference, ReferenceError, Version};
 
 use crate::disk;
 use reference::{is_digest, is_hex64};
-pub(crate) use stage::WASM_MAGIC;
 use stage::Staging;
+pub(crate) use stage::WASM_MAGIC;
 
 /// Most bytes of a name's file.
 const MAX_REF_BYTES: u64 = 1 << 20;

@@ -133,7 +133,7 @@ pub(crate) struct Spec {
 impl Spec {
     /// A store for one more instance.
     pub(crate) fn store(&self) -> wasmtime::Result<Store<Guest>> {
-        let guest = Guest::new(self.wasi()?.build(), self.config.clone(), self.usage.clone());
+        let guest = Guest::new(self.wasi()?.build(), self.config.clone(), self.address, self.usage.clone());
         Ok(guest.into_store(&self.program.engine))
     }
 
@@ -145,11 +145,7 @@ impl Spec {
 
     fn wasi(&self) -> wasmtime::Result<WasiCtxBuilder> {
         let mut wasi = WasiCtx::builder();
-        wasi.args(&self.args)
-            .envs(&self.env)
-            .allow_tcp(true)
-            .allow_udp(true)
-            .allow_ip_name_lookup(true);
+        wasi.args(&self.args).envs(&self.env).allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
         self.stdio.give(&mut wasi);
         if !self.working_dir.is_empty() {
             wasi.initial_cwd(&self.working_dir);

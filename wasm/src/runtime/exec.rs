@@ -82,20 +82,15 @@ impl Runtime {
         let all = async { tokio::join!(running, gather(&stdout), gather(&stderr)) };
         let (ended, out, err) = match timeout {
             None => all.await,
-            Some(limit) => tokio::time::timeout(limit, all).await.map_err(|_| {
-                Failure::Timeout(format!("failed to exec in container: timeout {limit:?} exceeded"))
-            })?,
+            Some(limit) => tokio::time::timeout(limit, all)
+                .await
+                .map_err(|_| Failure::Timeout(format!("failed to exec in container: timeout {limit:?} exceeded")))?,
         };
         Ok((ended?, out, err))
     }
 
     /// The program of a command.
-    async fn command(
-        &self,
-        container: &Container,
-        ready: &Ready,
-        command: &[String],
-    ) -> Result<Arc<Program>, Failure> {
+    async fn command(&self, container: &Container, ready: &Ready, command: &[String]) -> Result<Arc<Program>, Failure> {
         let name = command.first().ok_or_else(|| Failure::Invalid("cmd cannot be empty".into()))?;
         let program = match super::find::find(name, &ready.image, &super::spec::preopens(&container.config))? {
             Found::Own => ready.program.clone(),

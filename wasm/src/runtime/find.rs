@@ -12,9 +12,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::{error::Failure, images::Entry, run::Preopen};
 
 /// The tools, all in one component that goes by its first argument.
-pub(crate) const TOOLS: [&str; 19] = [
-    "cat", "date", "echo", "env", "false", "head", "hostname", "ls", "mkdir", "nslookup", "printenv", "pwd", "rm", "sleep",
-    "tar", "test", "true", "wc", "wget",
+pub(crate) const TOOLS: [&str; 20] = [
+    "cat", "date", "echo", "env", "false", "head", "hostname", "ls", "mkdir", "nc", "nslookup", "printenv", "pwd",
+    "rm", "sleep", "tar", "test", "true", "wc", "wget",
 ];
 /// Most bytes of a component in a volume.
 const MAX_FILE_BYTES: u64 = 64 << 20;

@@ -143,7 +143,12 @@ mod tests {
             (&[websocket, key, over_websocket("x, v4.channel.k8s.io")], false, Carrier::Channels, "v4.channel.k8s.io"),
             (&[websocket, key, over_websocket(TUNNEL)], true, Carrier::Tunnel, TUNNEL),
             (&[websocket, key, over_websocket("v4.channel.k8s.io")], true, Carrier::Channels, "v4.channel.k8s.io"),
-            (&[spdy, over_spdy("v2.channel.k8s.io"), over_spdy("v4.channel.k8s.io")], false, Carrier::Spdy, "v4.channel.k8s.io"),
+            (
+                &[spdy, over_spdy("v2.channel.k8s.io"), over_spdy("v4.channel.k8s.io")],
+                false,
+                Carrier::Spdy,
+                "v4.channel.k8s.io",
+            ),
             (&[spdy, over_spdy("v3.channel.k8s.io")], false, Carrier::Spdy, "v3.channel.k8s.io"),
             (&[spdy, over_spdy("portforward.k8s.io")], true, Carrier::Spdy, "portforward.k8s.io"),
         ] {

@@ -157,9 +157,7 @@ pub(super) mod tests {
     #[test]
     fn a_client_with_the_dictionary_is_understood() {
         // What zlib makes of two pairs with the dictionary.
-        let packed = [
-            0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2, 0x62, 0x60, 0x60, 0x60, 0x04, 0x22,
-        ];
+        let packed = [0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2, 0x62, 0x60, 0x60, 0x60, 0x04, 0x22];
         assert!(Unpacker::new().unpack(&packed[..3]).is_err());
         let mut unpacker = Unpacker::new();
         let reference = [&packed[..6], &stored(&length(1)), &stored(&length(4)), &stored(b"host"), &stored(&length(0))];

@@ -188,7 +188,6 @@ impl Sink {
     }
 }
 
-
 /// A client's input on its way to a guest.
 struct Typing {
     stdin: Option<u32>,
@@ -248,7 +247,11 @@ pub(super) async fn attach(runtime: &Arc<Runtime>, container: &str, wanted: Want
     let mut typing = Typing::new(&ends, wanted, mux.commands.clone(), interrupted.clone());
     let once = attached.stdin_once;
     let end = (runtime.clone(), container.to_owned());
-    let end = Box::new(move || if once { end.0.end_stdin(&end.1) });
+    let end = Box::new(move || {
+        if once {
+            end.0.end_stdin(&end.1)
+        }
+    });
     let sink = attached.stdin.filter(|_| wanted.stdin).map(|queue| Sink::Container(queue, end));
     let input = typing.feed(&mut mux.events, sink);
     tokio::select! {

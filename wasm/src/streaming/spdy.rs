@@ -166,11 +166,7 @@ pub(super) async fn drive(io: impl AsyncRead + AsyncWrite + Send, driven: Driven
     join(reading, writing).await;
 }
 
-async fn take(
-    io: impl AsyncRead + Unpin,
-    events: mpsc::Sender<Event>,
-    replies: mpsc::Sender<Reply>,
-) -> io::Result<()> {
+async fn take(io: impl AsyncRead + Unpin, events: mpsc::Sender<Event>, replies: mpsc::Sender<Reply>) -> io::Result<()> {
     let mut reader = Reader::new(io);
     loop {
         let event = match reader.next().await? {

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         "hostname" => hostname(),
         "ls" => files::ls(rest),
         "mkdir" => files::mkdir(rest),
+        "nc" => net::nc(rest),
         "nslookup" => net::nslookup(rest),
         "pwd" => print(&env::var("PWD").unwrap_or_else(|_| "/".into())),
         "rm" => files::rm(rest),

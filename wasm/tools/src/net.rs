@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Read, Write},
 };
 
 use wasip2::{
@@ -11,7 +11,13 @@ use wasip2::{
         types::{Fields, IncomingResponse, Method, OutgoingRequest, Scheme},
     },
     io::streams::StreamError,
-    sockets::{instance_network::instance_network, ip_name_lookup::resolve_addresses, network::IpAddress},
+    io::streams::{InputStream, OutputStream},
+    sockets::{
+        instance_network::instance_network,
+        ip_name_lookup::resolve_addresses,
+        network::{ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress},
+        tcp_create_socket::create_tcp_socket,
+    },
 };
 
 use crate::{Outcome, print};
@@ -31,6 +37,54 @@ pub(crate) fn nslookup(args: &[String]) -> Outcome {
         let Some(address) = addresses.resolve_next_address().map_err(failed)? else { return Ok(0) };
         print(&format!("Address: {}", text(address)))?;
     }
+}
+
+/// `nc HOST PORT` connects, `nc -l PORT` waits for one connection; what is sent there comes out here, and the input goes
+/// there before.
+pub(crate) fn nc(args: &[String]) -> Outcome {
+    let (first, port) = match args {
+        [first, port] => (first.as_str(), port.parse().map_err(|_| "which port?")?),
+        _ => return Err("usage: nc HOST PORT, or nc -l PORT".into()),
+    };
+    let failed = |error: ErrorCode| format!("{first} {port}: {error:?}");
+    let (input, output) = if first == "-l" { accept(port) } else { connect(first, port) }.map_err(failed)?;
+    let mut bytes = vec![];
+    io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    for chunk in bytes.chunks(4096) {
+        output.blocking_write_and_flush(chunk).map_err(|error| error.to_string())?;
+    }
+    drop(output);
+    while let Ok(bytes) = input.blocking_read(CHUNK_BYTES) {
+        io::stdout().write_all(&bytes).map_err(|error| error.to_string())?;
+    }
+    Ok(0)
+}
+
+fn accept(port: u16) -> Result<(InputStream, OutputStream), ErrorCode> {
+    let socket = create_tcp_socket(IpAddressFamily::Ipv4)?;
+    let any = IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (0, 0, 0, 0) });
+    socket.start_bind(&instance_network(), any)?;
+    socket.finish_bind()?;
+    socket.start_listen()?;
+    socket.finish_listen()?;
+    socket.subscribe().block();
+    let (connection, input, output) = socket.accept()?;
+    // Streams must go before their socket, and live as long as this program.
+    std::mem::forget((socket, connection));
+    Ok((input, output))
+}
+
+fn connect(host: &str, port: u16) -> Result<(InputStream, OutputStream), ErrorCode> {
+    let network = instance_network();
+    let addresses = resolve_addresses(&network, host)?;
+    addresses.subscribe().block();
+    let Some(IpAddress::Ipv4(address)) = addresses.resolve_next_address()? else { return Err(ErrorCode::NameUnresolvable) };
+    let socket = create_tcp_socket(IpAddressFamily::Ipv4)?;
+    socket.start_connect(&network, IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address }))?;
+    socket.subscribe().block();
+    let streams = socket.finish_connect()?;
+    std::mem::forget(socket);
+    Ok(streams)
 }
 
 fn text(address: IpAddress) -> String {
