@@ -9,7 +9,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use common::{Cluster, http_get, project, wait_for};
@@ -38,7 +37,7 @@ fn deploy_hello(cluster: &mut Cluster) {
 
 #[test]
 fn what_was_acknowledged_survives_kill_9_and_pods_come_back() {
-    let mut cluster = Cluster::start(6);
+    let mut cluster = Cluster::start();
     deploy_hello(&mut cluster);
     let mut last_version = 0;
     for round in 0..ROUNDS {
@@ -57,7 +56,7 @@ fn what_was_acknowledged_survives_kill_9_and_pods_come_back() {
         last_version = version;
         cluster.wait("pods are back", |c| ready_replicas(c) == 3 && answers(c));
     }
-    assert_eq!(cluster.processes().len(), 2, "one server and one runtime");
+    cluster.wait("one server and one runtime are left", |c| c.processes().len() == 2);
 }
 
 /// Creates ConfigMaps until the server is killed, at a moment that differs a round; gives those that were acknowledged.
@@ -97,20 +96,24 @@ fn write_until_killed(cluster: &mut Cluster, round: u64) -> Vec<String> {
 
 #[test]
 fn the_runtime_is_killed_and_pods_come_back() {
-    let mut cluster = Cluster::start(7);
+    let mut cluster = Cluster::start();
     deploy_hello(&mut cluster);
     let killed = cluster.runtime_pid();
     cluster.signal(killed, Signal::SIGKILL);
     cluster.wait("another runtime is there", |c| c.processes().len() == 2 && c.runtime_pid() != killed);
+    cluster.wait("every pod's end and restart is told", |c| {
+        let pods = c.get(&["pods", "-l", "app=hello"]);
+        let containers: Vec<&Value> =
+            pods["items"].as_array().expect("items").iter().map(|p| &p["status"]["containerStatuses"][0]).collect();
+        let told = |c: &&Value| c["restartCount"].as_i64() >= Some(1) && c["lastState"]["terminated"].is_object();
+        containers.len() == 3 && containers.iter().all(told)
+    });
     cluster.wait("pods are back", |c| ready_replicas(c) == 3 && answers(c));
-    let restarts = cluster.get(&["pods", "-l", "app=hello"])["items"][0]["status"]["containerStatuses"][0].clone();
-    assert!(restarts["restartCount"].as_i64() >= Some(1), "the restart is counted: {restarts}");
-    assert!(restarts["lastState"]["terminated"].is_object(), "the end is told: {restarts}");
 }
 
 #[test]
 fn a_second_skiff_on_the_same_folder_is_refused() {
-    let cluster = Cluster::start(7 + 8);
+    let cluster = Cluster::start();
     let output = cluster.skiff(&["dev", "--https-listen-port=0"]).output().expect("skiff runs");
     assert!(!output.status.success());
     let said = common::text(&output);
@@ -119,11 +122,11 @@ fn a_second_skiff_on_the_same_folder_is_refused() {
 
 #[test]
 fn a_clean_end_and_a_start_find_everything_again() {
-    let mut cluster = Cluster::start(6 + 8);
+    let mut cluster = Cluster::start();
     deploy_hello(&mut cluster);
     let uid = cluster.get(&["deployment", "hello"])["metadata"]["uid"].clone();
     let ca = std::fs::read(cluster.data_dir().join("kubeconfig")).expect("a kubeconfig");
-    assert!(cluster.interrupt() < Duration::from_secs(2));
+    cluster.interrupt();
     cluster.start_again();
     assert_eq!(cluster.get(&["deployment", "hello"])["metadata"]["uid"], uid);
     assert_eq!(std::fs::read(cluster.data_dir().join("kubeconfig")).expect("a kubeconfig"), ca);

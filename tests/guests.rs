@@ -19,7 +19,7 @@ fn hello_built_anew_behaves_as_the_committed_one() {
     let output = build.current_dir(project()).output().expect("cargo runs");
     assert!(output.status.success(), "{}", text(&output));
 
-    let cluster = Cluster::start(8);
+    let mut cluster = Cluster::start();
     let built = cluster.write_file("built.wasm", &fs::read(out.path().join("hello.wasm")).expect("what was built"));
     cluster.import(&built, "built:latest");
     cluster.import_hello();
@@ -44,7 +44,13 @@ spec:
         cluster.kubectl(&["wait", "--for=condition=Ready", "pod", pod, "--timeout=60s"]);
         let ip = cluster.get(&["pod", pod])["status"]["podIP"].as_str().expect("an address").to_owned();
         let answer = |path: &str| http_get(&format!("http://{ip}:8080{path}")).expect("an answer");
-        answers.push([answer("/"), answer("/a/b?c=d"), cluster.kubectl(&["logs", pod])]);
+        let (root, path) = (answer("/"), answer("/a/b?c=d"));
+        let mut log = String::new();
+        cluster.wait("the log shows both requests", |cluster| {
+            log = cluster.kubectl(&["logs", pod]);
+            log.lines().count() >= 2
+        });
+        answers.push([root, path, log]);
     }
     assert_eq!(answers[0], answers[1]);
     assert_eq!(answers[0][1], "Ahoy from one, you asked for /a/b?c=d\n");

@@ -5,7 +5,7 @@ set -euo pipefail
 tools=${1:?usage: tests/setup.sh FOLDER}
 mkdir -p "$tools"
 
-packages=(curl gcc protobuf-compiler python3 python3-pip rustc-web cargo-web rust-web-src)
+packages=(curl gcc openssl protobuf-compiler python3 python3-pip rustc-web cargo-web rust-web-src)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

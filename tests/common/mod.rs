@@ -1,11 +1,12 @@
 //! A cluster of the real binary, run as an ordinary user, and the real kubectl in front of it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+mod place;
+
 use std::{
     fmt::Write as _,
     fs,
     io::Read as _,
-    net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -18,6 +19,8 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+
+pub use place::Place;
 
 /// How long a condition may take to come true on a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,27 +37,24 @@ pub const KUBECTLS: [&str; 2] = ["1.32", "1.36"];
 /// A `skiff dev` of its own: folder, port, address ranges. What it started is ended when it is dropped.
 pub struct Cluster {
     dir: tempfile::TempDir,
-    index: u8,
-    port: u16,
+    place: Place,
     process: Option<Child>,
 }
 
 impl Cluster {
-    /// Starts a cluster and waits until it says that it is up. `index` (0 to 7) sets its addresses apart from those of
-    /// other clusters of the same test run.
-    pub fn start(index: u8) -> Self {
-        let mut cluster = Self::prepare(index);
+    /// Starts a cluster and waits until it says that it is up.
+    pub fn start() -> Self {
+        let mut cluster = Self::prepare();
         cluster.start_again();
         cluster
     }
 
     /// A cluster that does not run yet.
-    pub fn prepare(index: u8) -> Self {
+    pub fn prepare() -> Self {
         let dir = tempfile::Builder::new().prefix("skiff-test-").tempdir().expect("a folder");
         // The ordinary user owns the folder; root may do all.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("permissions");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        Self { dir, index, port, process: None }
+        Self { dir, place: Place::take(), process: None }
     }
 
     /// The cluster's folder.
@@ -81,6 +81,11 @@ impl Cluster {
         command
     }
 
+    /// Runs a binary of the test's own instead of the one that was built.
+    pub fn use_binary(&self, binary: &Path) {
+        fs::copy(binary, self.dir.path().join("skiff")).expect("a copy of skiff");
+    }
+
     /// A copy of the binary where the ordinary user may read it: the build's folder may be root's alone.
     fn binary(&self) -> PathBuf {
         let copy = self.dir.path().join("skiff");
@@ -94,12 +99,10 @@ impl Cluster {
 
     /// Starts the cluster on its folder, and waits until it says that it is up.
     pub fn start_again(&mut self) {
-        let pods = format!("--cluster-cidr=127.{}.0.0/12", 128 + 16 * u16::from(self.index % 8));
-        let services = format!("--service-cidr=127.{}.0.0/16", 44 + self.index);
-        let port = format!("--https-listen-port={}", self.port);
         let log = self.dir.path().join("log");
         let file = || fs::File::options().create(true).append(true).open(&log).expect("the log");
-        let mut command = self.skiff(&["-v", "dev", &pods, &services, &port, "--node-name=test-node"]);
+        let mut command = self.skiff(&["-v", "dev", "--node-name=test-node"]);
+        command.args(self.place.flags());
         command.stdin(Stdio::null()).stdout(file()).stderr(file()).process_group(0);
         let said_before = self.log().matches("is up").count();
         self.process = Some(command.spawn().expect("skiff starts"));
@@ -159,15 +162,16 @@ impl Cluster {
         }
     }
 
-    /// Ctrl-C; gives how long the end took.
-    pub fn interrupt(&mut self) -> Duration {
-        let began = Instant::now();
+    /// Ctrl-C: skiff ends by itself, everything within the grace that it gives itself (2 s; `cargo xtask bench`
+    /// measures it).
+    pub fn interrupt(&mut self) {
         let mut process = self.process.take().expect("a process");
         let group = Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
         killpg(group, Signal::SIGINT).expect("Ctrl-C");
         let ended = wait_for(PATIENCE, || process.try_wait().expect("its state").is_some());
         assert!(ended, "skiff does not end at Ctrl-C:\n{}", self.log());
-        began.elapsed()
+        let status = process.wait().expect("its state");
+        assert!(status.success(), "skiff ended with {status}:\n{}", self.log());
     }
 
     /// kubectl with arguments.

@@ -1,7 +1,6 @@
 //! `cargo xtask dist`: the binaries that are installed: static, stripped, for x86-64 and arm64, with their checksums.
 //!
-//! x86-64 is built by the toolchain at hand. arm64 needs Debian's: `dpkg --add-architecture arm64`, then
-//! `rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev:arm64`.
+//! x86-64 is built by the toolchain at hand, arm64 by Debian's cross toolchain ([`CROSS_SETUP`] installs it).
 
 use std::{
     env, fs,
@@ -35,6 +34,11 @@ const ARCHITECTURES: [Architecture; 2] = [
     Architecture { name: "arm64", triple: "aarch64-unknown-linux-gnu", cross: Some("aarch64-linux-gnu-gcc") },
 ];
 
+/// What brings a machine with Debian 12 the toolchain for arm64.
+const CROSS_SETUP: &str = "dpkg --add-architecture arm64 && apt-get update && apt-get install -y \
+                           --no-install-recommends rustc-web cargo-web libstd-rust-web-dev:arm64 \
+                           gcc-aarch64-linux-gnu libc6-dev:arm64";
+
 /// Builds what was asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::project_root();
@@ -58,6 +62,11 @@ fn build(root: &Path, target: &Path, architecture: &Architecture) -> Result<Path
     command.args(["build", "--release", "--locked", "--package", "skiff", "--target", triple]).current_dir(root);
     command.env("CARGO_TARGET_DIR", target).env("RUSTFLAGS", "-C target-feature=+crt-static");
     if let Some(compiler) = cross {
+        let std = Path::new("/usr/lib/rustlib").join(triple);
+        ensure!(
+            std.is_dir() && Path::new("/usr/bin").join(compiler).exists(),
+            "the toolchain for {triple} is missing; as root:\n  {CROSS_SETUP}"
+        );
         let upper = triple.to_uppercase().replace('-', "_");
         command.env("RUSTC", "/usr/bin/rustc").env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
         command.env(format!("CARGO_TARGET_{upper}_LINKER"), compiler);

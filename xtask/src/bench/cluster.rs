@@ -60,13 +60,14 @@ impl Cluster {
         Ok(Started { api_ms: api_ms.with_context(|| format!("no time in {api:?}"))?, node_ms })
     }
 
-    /// Ends it with SIGTERM.
-    pub(super) fn stop(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
+    /// Ends it with SIGTERM; gives how long that took, in milliseconds.
+    pub(super) fn stop(&mut self) -> Result<f64> {
+        let Some(mut process) = self.process.take() else { return Ok(0.0) };
+        let began = Instant::now();
         let status = Command::new("kill").args(["-TERM", &process.id().to_string()]).status()?;
         ensure!(status.success(), "kill failed");
         wait_until(|| process.try_wait().ok().flatten()).context("skiff does not end")?;
-        Ok(())
+        Ok(milliseconds(began.elapsed()))
     }
 
     /// The processes that run on its folder.

@@ -71,16 +71,17 @@ fn build() -> Result<PathBuf> {
 /// First starts on fresh folders, and starts again on the same one.
 fn start_up(binary: &std::path::Path, rounds: usize) -> Result<Vec<Line>> {
     let (mut first, mut first_api, mut again, mut again_api) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut ends = Vec::new();
     for _ in 0..rounds {
         let mut cluster = Cluster::new(binary)?;
         let started = cluster.start()?;
         first.push(started.node_ms);
         first_api.push(started.api_ms);
-        cluster.stop()?;
+        ends.push(cluster.stop()?);
         let started = cluster.start()?;
         again.push(started.node_ms);
         again_api.push(started.api_ms);
-        cluster.stop()?;
+        ends.push(cluster.stop()?);
     }
     let line = |what, values: &mut Vec<f64>, target| Line { what, measured: median(values), target, unit: "ms" };
     Ok(vec![
@@ -88,6 +89,7 @@ fn start_up(binary: &std::path::Path, rounds: usize) -> Result<Vec<Line>> {
         line("API server ready, start again", &mut again_api, 300.0),
         line("node Ready, first start", &mut first, 1000.0),
         line("node Ready, start again", &mut again, 1000.0),
+        line("from SIGTERM until everything has ended", &mut ends, 2000.0),
     ])
 }
 
