@@ -85,7 +85,7 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn commands_files_and_ports_of_a_pod() {
-    let cluster = Cluster::start(2);
+    let cluster = Cluster::start();
     cluster.import_hello();
     cluster.apply(POD);
     for (turn, env) in PROTOCOLS.iter().enumerate() {
@@ -166,7 +166,7 @@ fn ports(kubectl: &Kubectl<'_>) {
 
 #[test]
 fn attached_and_at_a_terminal() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::start();
     let tools = cluster.write_file("tools.wasm", &fs::read(project().join("wasm/tools/tools.wasm")).expect("tools"));
     cluster.import(&tools, "tools:latest");
     for env in PROTOCOLS {
