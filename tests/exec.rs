@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use common::{Cluster, http_get, project, text};
+use common::{Cluster, PATIENCE, http_get, project, text, wait_for};
 
 /// What makes kubectl speak SPDY, as older ones do.
 const SPDY: [(&str, &str); 2] =
@@ -104,9 +104,9 @@ fn ready_by_its_probe(kubectl: &Kubectl<'_>) {
     let running = ["wait", "--for=jsonpath={.status.phase}=Running", "pod", "web", "--timeout=60s"];
     kubectl.cluster.kubectl(&running);
     let ready = || kubectl.cluster.get(&["pod", "web"])["status"]["containerStatuses"][0]["ready"].clone();
+    let hook_ran = || kubectl.run(&["exec", "web", "--", "test", "-d", "/data/started"]).status.success();
+    assert!(wait_for(PATIENCE, hook_ran), "the hook makes a folder");
     assert_eq!(ready(), false);
-    let made = kubectl.run(&["exec", "web", "--", "mkdir", "/data/started"]);
-    assert!(!made.status.success() && text(&made).contains("exists"), "the hook has made it: {}", text(&made));
     let copied = kubectl.given(&["exec", "-i", "web", "--", "tar", "xf", "-", "-C", "/data"], "");
     assert!(copied.status.success(), "{}", text(&copied));
     let file = kubectl.cluster.write_file("ready", b"yes\n");
