@@ -4,11 +4,12 @@
 //! for it. Programs are shared while anybody holds them.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{HashMap, VecDeque},
     hash::{Hash, Hasher},
     io,
-    path::Path,
-    sync::{Arc, Weak},
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Weak},
 };
 
 use parking_lot::Mutex;
@@ -32,6 +33,10 @@ use crate::{
 
 /// Most bytes of a component.
 const MAX_COMPONENT_BYTES: u64 = 256 << 20;
+/// Components from volumes that stay compiled after they were run.
+const MAX_TRANSIENT: usize = 8;
+/// The tools that skiff brings to containers.
+const TOOLS: &[u8] = include_bytes!("../tools/tools.wasm");
 /// Stack of the compiling thread; the compiler recurses over the code's nesting.
 const COMPILER_STACK_BYTES: usize = 8 << 20;
 /// How much the compiling thread stands back (`nice`).
@@ -64,6 +69,9 @@ pub enum CompileError {
     /// The engine cannot be set up.
     #[error("cannot set up the Wasm engine: {0}")]
     Engine(String),
+    /// No thread can be had to compile on.
+    #[error("cannot start a thread to compile on")]
+    Thread(#[source] io::Error),
     /// The compiler ended without a result.
     #[error("the compiler ended without a result")]
     Lost,
@@ -76,6 +84,8 @@ pub(crate) struct Compiler {
     core_linker: wasmtime::Linker<CoreGuest>,
     vault: Arc<Vault>,
     programs: Mutex<HashMap<String, Weak<Program>>>,
+    /// Components from volumes, compiled in memory alone, by their digest, newest last.
+    transient: Mutex<VecDeque<(String, Arc<Program>)>>,
     /// One at a time: compiling takes memory, and a second of the same component would be wasted.
     turn: Semaphore,
 }
@@ -89,7 +99,15 @@ impl Compiler {
         let core_linker = new_core_linker(&engine).map_err(unusable)?;
         let dir = root.join("compiled").join(engine_name(&engine));
         let vault = Arc::new(Vault::open(&dir)?);
-        Ok(Self { engine, linker, core_linker, vault, programs: Mutex::default(), turn: Semaphore::new(1) })
+        Ok(Self {
+            engine,
+            linker,
+            core_linker,
+            vault,
+            programs: Mutex::default(),
+            transient: Mutex::default(),
+            turn: Semaphore::new(1),
+        })
     }
 
     /// Removes what engines of other versions or settings compiled. Only the runtime does so, when it starts: another
@@ -110,17 +128,57 @@ impl Compiler {
 
     /// The program of the component with this digest: shared, mapped, or compiled now.
     pub(crate) async fn program(&self, images: &Store, digest: &str) -> Result<Arc<Program>, CompileError> {
+        self.kept(digest, Source::File(images.blob_path(digest))).await
+    }
+
+    /// The program of the tools that skiff brings.
+    pub(crate) async fn tools(&self) -> Result<Arc<Program>, CompileError> {
+        static DIGEST: LazyLock<String> = LazyLock::new(|| digest_of(TOOLS));
+        self.kept(&DIGEST, Source::Memory(TOOLS)).await
+    }
+
+    /// The program of a component that is not an image's: compiled in memory, and kept while others do not push it out.
+    pub(crate) async fn transient(&self, bytes: Vec<u8>) -> Result<Arc<Program>, CompileError> {
+        let digest = digest_of(&bytes);
+        let recent = |all: &VecDeque<(String, Arc<Program>)>| {
+            all.iter().find(|(known, _)| *known == digest).map(|(_, program)| program.clone())
+        };
+        if let Some(program) = recent(&self.transient.lock()) {
+            return Ok(program);
+        }
+        let _turn = self.turn.acquire().await.map_err(|_| CompileError::Lost)?;
+        if let Some(program) = recent(&self.transient.lock()) {
+            return Ok(program);
+        }
+        let engine = self.engine.clone();
+        let code = on_compiler_thread(move || Code::compile(&engine, &bytes)).await?;
+        let program = Arc::new(self.link(code)?);
+        let mut transient = self.transient.lock();
+        transient.push_back((digest, program.clone()));
+        if transient.len() > MAX_TRANSIENT {
+            transient.pop_front();
+        }
+        Ok(program)
+    }
+
+    /// Links compiled code.
+    fn link(&self, code: Code) -> Result<Program, ProgramError> {
+        match code {
+            Code::Component(component) => Program::link(&self.linker, &component),
+            Code::Module(module) => Program::link_module(&self.core_linker, &module),
+        }
+    }
+
+    /// A program whose compiled form is kept on disk.
+    async fn kept(&self, digest: &str, source: Source) -> Result<Arc<Program>, CompileError> {
         if let Some(program) = self.known(digest) {
             return Ok(program);
         }
         let code = match self.map(digest) {
             Some(code) => code,
-            None => self.compile(images, digest).await?,
+            None => self.compile(source, digest).await?,
         };
-        let program = Arc::new(match code {
-            Code::Component(component) => Program::link(&self.linker, &component)?,
-            Code::Module(module) => Program::link_module(&self.core_linker, &module)?,
-        });
+        let program = Arc::new(self.link(code)?);
         let mut programs = self.programs.lock();
         if let Some(other) = programs.get(digest).and_then(Weak::upgrade) {
             return Ok(other);
@@ -157,24 +215,45 @@ impl Compiler {
     }
 
     /// Compiles on a thread of its own and maps the outcome.
-    async fn compile(&self, images: &Store, digest: &str) -> Result<Code, CompileError> {
+    async fn compile(&self, source: Source, digest: &str) -> Result<Code, CompileError> {
         let _turn = self.turn.acquire().await.map_err(|_| CompileError::Lost)?;
         // Whoever had the turn before may have compiled the same.
         if let Some(code) = self.map(digest) {
             return Ok(code);
         }
-        let (sender, receiver) = oneshot::channel();
-        let (engine, vault, path, name) =
-            (self.engine.clone(), self.vault.clone(), images.blob_path(digest), digest.to_owned());
-        let work = move || {
-            stand_back();
-            // Nobody waits any more: the result is on disk for the next who asks.
-            let _ = sender.send(compile_to(&engine, &vault, &path, &name));
-        };
-        let thread = std::thread::Builder::new().name("skiff-compile".into()).stack_size(COMPILER_STACK_BYTES);
-        thread.spawn(work).map_err(|source| CompileError::Read { digest: digest.to_owned(), source })?;
-        receiver.await.map_err(|_| CompileError::Lost)??;
+        let (engine, vault, name) = (self.engine.clone(), self.vault.clone(), digest.to_owned());
+        // Nobody may wait any more: the result is on disk for the next who asks.
+        on_compiler_thread(move || compile_to(&engine, &vault, &source, &name)).await?;
         self.map(digest).ok_or(CompileError::Lost)
+    }
+}
+
+/// Does work on a thread of low priority.
+async fn on_compiler_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CompileError> + Send + 'static,
+) -> Result<T, CompileError> {
+    let (sender, receiver) = oneshot::channel();
+    let work = move || {
+        stand_back();
+        let _ = sender.send(work());
+    };
+    let thread = std::thread::Builder::new().name("skiff-compile".into()).stack_size(COMPILER_STACK_BYTES);
+    thread.spawn(work).map_err(CompileError::Thread)?;
+    receiver.await.map_err(|_| CompileError::Lost)?
+}
+
+/// Where a component's bytes are.
+enum Source {
+    File(PathBuf),
+    Memory(&'static [u8]),
+}
+
+impl Source {
+    fn read(&self) -> io::Result<Cow<'static, [u8]>> {
+        match self {
+            Self::File(path) => disk::read_bounded(path, MAX_COMPONENT_BYTES).map(Cow::Owned),
+            Self::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
+        }
     }
 }
 
@@ -187,19 +266,17 @@ pub fn precompile(root: &Path, digests: &[String]) -> Result<(), CompileError> {
     let compiler = Compiler::open(root)?;
     for digest in digests {
         if compiler.map(digest).is_none() {
-            compile_to(&compiler.engine, &compiler.vault, &images.blob_path(digest), digest)?;
+            compile_to(&compiler.engine, &compiler.vault, &Source::File(images.blob_path(digest)), digest)?;
         }
     }
     Ok(())
 }
 
-fn compile_to(engine: &wasmtime::Engine, vault: &Vault, path: &Path, digest: &str) -> Result<(), CompileError> {
-    let read = disk::read_bounded(path, MAX_COMPONENT_BYTES);
-    let bytes = read.map_err(|source| CompileError::Read { digest: digest.to_owned(), source })?;
-    if format!("sha256:{}", disk::hex(&Sha256::digest(&bytes))) != digest {
+fn compile_to(engine: &wasmtime::Engine, vault: &Vault, source: &Source, digest: &str) -> Result<(), CompileError> {
+    let bytes = source.read().map_err(|source| CompileError::Read { digest: digest.to_owned(), source })?;
+    if digest_of(&bytes) != digest {
         return Err(CompileError::Digest(digest.to_owned()));
     }
-    let invalid = |error: wasmtime::Error| CompileError::Invalid(format!("{error:#}"));
     if is_core_module(&bytes) {
         let code = engine.precompile_module(&bytes).map_err(invalid)?;
         return Ok(vault.store(&module_file(digest), &code)?);
@@ -208,10 +285,28 @@ fn compile_to(engine: &wasmtime::Engine, vault: &Vault, path: &Path, digest: &st
     Ok(vault.store(&component_file(digest), &code)?)
 }
 
-/// Compiled code, mapped.
+fn invalid(error: wasmtime::Error) -> CompileError {
+    CompileError::Invalid(format!("{error:#}"))
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", disk::hex(&Sha256::digest(bytes)))
+}
+
+/// Compiled code.
 enum Code {
     Component(Component),
     Module(Module),
+}
+
+impl Code {
+    /// Compiles in memory.
+    fn compile(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Self, CompileError> {
+        if is_core_module(bytes) {
+            return Module::from_binary(engine, bytes).map(Self::Module).map_err(invalid);
+        }
+        Component::from_binary(engine, bytes).map(Self::Component).map_err(invalid)
+    }
 }
 
 /// Whether these are the bytes of a core module: its version is 1, a component's has a second half (the layer).

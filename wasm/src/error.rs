@@ -58,6 +58,9 @@ pub(crate) enum Failure {
     /// The runtime does not do that.
     #[error("{0}")]
     Unimplemented(String),
+    /// It took longer than it was given.
+    #[error("{0}")]
+    Timeout(String),
     /// It was tried, and did not work.
     #[error("{0}")]
     Failed(String),
@@ -97,6 +100,7 @@ impl Failure {
             Self::Invalid(_) => Code::InvalidArgument,
             Self::Precondition(_) => Code::FailedPrecondition,
             Self::Unimplemented(_) => Code::Unimplemented,
+            Self::Timeout(_) => Code::DeadlineExceeded,
             Self::Image(error) if error.is_not_found() => Code::NotFound,
             Self::Failed(_) | Self::Io { .. } | Self::Image(_) | Self::Compile(_) => Code::Unknown,
         }

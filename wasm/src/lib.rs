@@ -7,6 +7,7 @@
 //! - `run`: a container's program at work: a command, or an HTTP server with an instance a request;
 //! - `engine`: what all guests share: compilation settings, limits, metering, the imports on offer;
 //! - `compile`: each component compiled once, kept sealed on disk and mapped (`skiff-mapped`);
+//! - `streaming`: exec, attach and port-forward, for clients that CRI sends there;
 //! - [`images`]: the images, a folder that `skiff image` and the runtime share without talking.
 //!
 //! Threads: CRI calls run on the caller's tokio runtime; guests on one of their own, so that they do not hold up calls;
@@ -23,6 +24,7 @@ mod log;
 mod run;
 mod runtime;
 mod server;
+mod streaming;
 
 use std::path::PathBuf;
 

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::io::AsyncWrite;
+use tokio::{io::AsyncWrite, sync::mpsc};
 use wasmtime_wasi::{
     cli::{IsTerminal, StdoutStream},
     p2::{OutputStream, Pollable, StreamResult},
@@ -24,6 +24,10 @@ use wasmtime_wasi::{
 
 /// Longest line written in one piece; a longer one is cut into partial lines (`P`), as containerd cuts it.
 const MAX_LINE_BYTES: usize = 16 * 1024;
+/// Pieces of output that somebody attached may fall behind; who falls behind more is let go.
+const ATTACHED_BACKLOG: usize = 256;
+/// Most that are attached to one container at once.
+const MAX_ATTACHED: usize = 16;
 /// Most bytes a guest may write at once.
 const WRITE_PERMIT_BYTES: usize = 64 * 1024;
 
@@ -32,6 +36,8 @@ const WRITE_PERMIT_BYTES: usize = 64 * 1024;
 pub(crate) struct LogFile {
     path: PathBuf,
     file: Mutex<File>,
+    /// Those who get what is written as it is written.
+    attached: Mutex<Vec<mpsc::Sender<(Stream, Bytes)>>>,
 }
 
 impl LogFile {
@@ -40,7 +46,32 @@ impl LogFile {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        Ok(Self { path: path.to_owned(), file: Mutex::new(append(path)?) })
+        Ok(Self { path: path.to_owned(), file: Mutex::new(append(path)?), attached: Mutex::default() })
+    }
+
+    /// What is written from now on, until the container ends; `None` when too many listen already.
+    pub(crate) fn attach(&self) -> Option<mpsc::Receiver<(Stream, Bytes)>> {
+        let mut attached = self.attached.lock();
+        attached.retain(|listener| !listener.is_closed());
+        if attached.len() == MAX_ATTACHED {
+            return None;
+        }
+        let (sender, receiver) = mpsc::channel(ATTACHED_BACKLOG);
+        attached.push(sender);
+        Some(receiver)
+    }
+
+    /// Lets those go who are attached: the container has ended.
+    pub(crate) fn detach_all(&self) {
+        self.attached.lock().clear();
+    }
+
+    fn tell(&self, stream: Stream, bytes: &[u8]) {
+        let mut attached = self.attached.lock();
+        if !attached.is_empty() {
+            let bytes = Bytes::copy_from_slice(bytes);
+            attached.retain(|listener| listener.try_send((stream, bytes.clone())).is_ok());
+        }
     }
 
     /// Opens the path anew, after somebody moved the file away.
@@ -97,6 +128,7 @@ impl LineWriter {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.log.tell(self.stream, bytes);
         self.rest.extend_from_slice(bytes);
         if self.rest.len() < MAX_LINE_BYTES && !bytes.contains(&b'\n') {
             return;

@@ -23,6 +23,7 @@ use crate::{
     cri, disk,
     images::Store,
     runtime::{Runtime, records::Records},
+    streaming,
 };
 
 /// How long guests and open calls may take to end when the runtime does.
@@ -86,7 +87,10 @@ fn open(
 async fn serve(config: &Config, runtime: Arc<Runtime>, cancel: CancellationToken) -> Result<(), RuntimeError> {
     let listener = listen(&config.socket)?;
     tracing::info!(socket = %config.socket.display(), "the Wasm runtime is ready");
-    let service = RuntimeServiceServer::new(cri::Service(runtime.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let streaming = streaming::Server::bind().await.map_err(io_error("serve streams for", &config.root))?;
+    let service = cri::Service(runtime.clone(), streaming.desk());
+    tokio::spawn(streaming.run(runtime.clone(), cancel.clone()));
+    let service = RuntimeServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let images = ImageServiceServer::new(cri::Images(runtime.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let server = Server::builder()
         .add_service(service)

@@ -5,6 +5,7 @@
 mod support;
 
 use support::{HOG, Node, SPIN, command, container, limited};
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_and_logs() {
@@ -74,4 +75,51 @@ async fn what_cannot_run_is_said_at_creation() {
     }
     let error = node.create(&sandbox, container("absent", None)).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::NotFound, "{error}");
+}
+
+/// A pod that listens at port 8080 of any address, for one connection, and prints what comes.
+async fn listening(node: &mut Node, name: &str) -> (String, String) {
+    let mut config = container("tools", None);
+    config.command = ["nc", "-l", "8080"].map(str::to_owned).to_vec();
+    node.pod(name, config).await
+}
+
+async fn say(ip: &str, text: &str) {
+    let deadline = std::time::Instant::now() + support::DEADLINE;
+    let mut stream = loop {
+        match tokio::net::TcpStream::connect((ip, 8080)).await {
+            Ok(stream) => break stream,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{ip}: {error}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_address_is_the_pods_own() {
+    let mut node = Node::new().await;
+    node.import("tools", include_bytes!("../tools/tools.wasm"));
+    // Both could not listen at the same port of all addresses.
+    let (one, first) = listening(&mut node, "one").await;
+    let (two, second) = listening(&mut node, "two").await;
+    say(&first, "to the first\n").await;
+    say(&second, "to the second\n").await;
+    for (id, said) in [(one, "stdout F to the first"), (two, "stdout F to the second")] {
+        assert_eq!(node.ended(&id).await.exit_code, 0);
+        assert_eq!(node.log(&id).await, [said]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_connects_to_sees_its_address() {
+    let mut node = Node::new().await;
+    node.import("tools", include_bytes!("../tools/tools.wasm"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut config = container("tools", None);
+    config.command = ["nc", "127.0.0.1", &port.to_string()].map(str::to_owned).to_vec();
+    let (_, ip) = node.pod("client", config).await;
+    let (_, from) = tokio::time::timeout(support::DEADLINE, listener.accept()).await.unwrap().unwrap();
+    assert_eq!(from.ip().to_string(), ip);
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask examples`: builds each component of `examples/` from source.
+//! `cargo xtask examples`: builds each component of `examples/` from source, and the tools of `wasm/tools`.
 //!
 //! Debian's `rustc-web`, `cargo-web` and `rust-web-src` build Rust's std for `wasm32-wasip1` from source, `zig cc`
 //! brings libc and links, and the preview 1 adapter makes a component of the module. This program stands in for
@@ -58,14 +58,16 @@ pub(crate) fn link() -> Result<()> {
 /// Builds the examples that were asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(Path::new("/usr/bin/cargo").exists(), "there is no /usr/bin/cargo; {REMEDY}");
-    let examples = crate::project_root().join("examples");
-    for entry in fs::read_dir(&examples).context("reading examples/")? {
-        let folder = entry?.path();
+    let root = crate::project_root();
+    let examples = fs::read_dir(root.join("examples")).context("reading examples/")?;
+    let mut folders = examples.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    folders.push(root.join("wasm/tools"));
+    for folder in folders {
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let wanted = args.names.is_empty() || args.names.contains(&name);
         if wanted && folder.join("Cargo.toml").exists() {
             let out = args.out.as_ref().unwrap_or(&folder).join(format!("{name}.wasm"));
-            build(&folder, &name, &out).with_context(|| format!("building examples/{name}"))?;
+            build(&folder, &name, &out).with_context(|| format!("building {}", folder.display()))?;
         }
     }
     Ok(())

@@ -8,10 +8,14 @@ use tokio_stream::{StreamExt, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status};
 
 use super::{stats, view};
-use crate::{error::Failure, runtime::Runtime};
+use crate::{
+    error::Failure,
+    runtime::Runtime,
+    streaming::{Desk, Ticket, Wanted},
+};
 
 /// The service.
-pub(crate) struct Service(pub(crate) Arc<Runtime>);
+pub(crate) struct Service(pub(crate) Arc<Runtime>, pub(crate) Arc<Desk>);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -21,6 +25,17 @@ fn answer<T>(message: T) -> Answer<T> {
 
 fn unimplemented<T>(what: &str) -> Answer<T> {
     Err(Failure::Unimplemented(format!("the Wasm runtime does not do {what}")).into())
+}
+
+/// The streams that a caller wants, by CRI's rules.
+fn wanted(wanted: Wanted) -> Result<Wanted, Failure> {
+    if wanted.terminal && wanted.stderr {
+        return Err(Failure::Invalid("tty and stderr cannot both be true".into()));
+    }
+    if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+        return Err(Failure::Invalid("one of stdin, stdout, or stderr must be set".into()));
+    }
+    Ok(wanted)
 }
 
 /// The versions that CRI asks for.
@@ -198,20 +213,41 @@ impl RuntimeService for Service {
         answer(cri::ReopenContainerLogResponse {})
     }
 
-    async fn exec_sync(&self, _: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
-        unimplemented("exec in a component yet")
+    async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
+        let request = request.into_inner();
+        let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let (exit, stdout, stderr) = self.0.exec_sync(&request.container_id, &request.cmd, timeout).await?;
+        answer(cri::ExecSyncResponse { stdout, stderr, exit_code: exit.code })
     }
 
-    async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
-        unimplemented("exec in a component yet")
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let cri::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr } = request.into_inner();
+        let wanted = wanted(Wanted { stdin, stdout, stderr, terminal: tty })?;
+        if cmd.is_empty() {
+            return Err(Failure::Invalid("cmd cannot be empty".into()).into());
+        }
+        let container = self.0.running(&container_id)?.id.clone();
+        let url = self.1.issue(Ticket::Exec { container, command: cmd, wanted })?;
+        answer(cri::ExecResponse { url })
     }
 
-    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        unimplemented("attach to a component yet")
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let cri::AttachRequest { container_id, stdin, tty, stdout, stderr } = request.into_inner();
+        let wanted = wanted(Wanted { stdin, stdout, stderr, terminal: tty })?;
+        let container = self.0.running(&container_id)?.id.clone();
+        let url = self.1.issue(Ticket::Attach { container, wanted })?;
+        answer(cri::AttachResponse { url })
     }
 
-    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        unimplemented("port forwarding itself yet: connect to the pod's address instead")
+    async fn port_forward(&self, request: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        let request = request.into_inner();
+        let sandbox = self.0.sandbox(&request.pod_sandbox_id)?;
+        if !sandbox.is_ready() {
+            return Err(Failure::Precondition(format!("sandbox {:?} is not ready", sandbox.id)).into());
+        }
+        let ports = request.port.into_iter().filter_map(|port| u16::try_from(port).ok()).collect();
+        let url = self.1.issue(Ticket::PortForward { sandbox: sandbox.id.clone(), ports })?;
+        answer(cri::PortForwardResponse { url })
     }
 
     async fn container_stats(

@@ -1,8 +1,11 @@
 //! The state of one instance, and the limits that it shares with its container's other instances.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use wasmtime::{ResourceLimiter, Store, component::ResourceTable};
@@ -30,8 +33,6 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: AtomicU64,
     /// CPU nanoseconds allowed in each second; 0 means no limit.
     pub(crate) cpu_limit_ns: AtomicU64,
-    /// Whether an instance wanted more memory than the container may ever have.
-    out_of_memory: AtomicBool,
 }
 
 impl Usage {
@@ -50,11 +51,6 @@ impl Usage {
         self.memory_limit.store(memory_bytes, Ordering::Relaxed);
         self.cpu_limit_ns.store(cpu_millis.saturating_mul(1_000_000), Ordering::Relaxed);
     }
-
-    /// Whether the container was ended for its memory.
-    pub(crate) fn is_out_of_memory(&self) -> bool {
-        self.out_of_memory.load(Ordering::Relaxed)
-    }
 }
 
 /// A guest wanted more memory than its container may have.
@@ -63,6 +59,8 @@ impl Usage {
 pub(crate) struct OutOfMemory {
     wanted: u64,
     limit: u64,
+    /// Whether it alone wanted more than the limit: that can never fit, whatever its siblings give back.
+    pub(crate) alone: bool,
 }
 
 /// One instance's part of its container's limits.
@@ -90,6 +88,8 @@ pub(crate) struct Guest {
     http: WasiHttpCtx,
     table: ResourceTable,
     config: Arc<WasiConfigVariables>,
+    /// The pod's address.
+    address: Ipv4Addr,
     limits: Limits,
 }
 
@@ -120,10 +120,10 @@ fn yield_at_ticks<T>(store: &mut Store<T>) {
 }
 
 impl Guest {
-    pub(crate) fn new(wasi: WasiCtx, config: Arc<WasiConfigVariables>, usage: Arc<Usage>) -> Self {
+    pub(crate) fn new(wasi: WasiCtx, config: Arc<WasiConfigVariables>, address: Ipv4Addr, usage: Arc<Usage>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
-        Self { wasi, http: WasiHttpCtx::new(), table, config, limits: Limits::new(usage) }
+        Self { wasi, http: WasiHttpCtx::new(), table, config, address, limits: Limits::new(usage) }
     }
 
     /// A store for this guest.
@@ -132,6 +132,11 @@ impl Guest {
         store.limiter(|guest| &mut guest.limits);
         yield_at_ticks(&mut store);
         store
+    }
+
+    /// The pod's address.
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// The guest's `wasi:config` variables: its environment.
@@ -168,10 +173,7 @@ impl ResourceLimiter for Limits {
         }
         self.usage.memory.fetch_sub(grown, Ordering::Relaxed);
         let alone = self.memory + grown;
-        if alone > limit {
-            self.usage.out_of_memory.store(true, Ordering::Relaxed);
-        }
-        Err(OutOfMemory { wanted: alone.max(before + grown), limit }.into())
+        Err(OutOfMemory { wanted: alone.max(before + grown), limit, alone: alone > limit }.into())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {

@@ -3,6 +3,7 @@
 pub(crate) mod guest;
 pub(crate) mod meter;
 pub(crate) mod program;
+mod sockets;
 pub(crate) mod ticker;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result, component::Linker};
@@ -83,6 +84,7 @@ pub(crate) fn new_linker(engine: &wasmtime::Engine) -> Result<Linker<Guest>> {
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, Guest::config)?;
+    sockets::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

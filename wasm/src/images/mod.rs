@@ -30,6 +30,7 @@ pub use reference::{Reference, ReferenceError, Version};
 use crate::disk;
 use reference::{is_digest, is_hex64};
 use stage::Staging;
+pub(crate) use stage::WASM_MAGIC;
 
 /// Most bytes of a name's file.
 const MAX_REF_BYTES: u64 = 1 << 20;

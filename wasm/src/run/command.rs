@@ -17,11 +17,11 @@ pub(crate) async fn run(spec: Arc<Spec>, signals: Signals) -> Exit {
         () = signals.stop.cancelled() => Exit::terminated(),
         ended = guest => match ended {
             Ok(code) => Exit::code(code),
-            Err(error) => Exit::from_error(&error, &spec.usage),
+            Err(error) => Exit::from_error(&error),
         },
     };
     if !exit.message.is_empty() {
-        spec.log.note(&exit.message);
+        spec.stdio.note(&exit.message);
     }
     exit
 }

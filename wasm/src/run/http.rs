@@ -4,7 +4,14 @@
 //! guest, also beyond its answer's head. All end with the container: `stop` lets what is begun finish, `kill` does not.
 //! An idle server holds a socket and one small task, no instance.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -27,7 +34,7 @@ use wasmtime_wasi_http::{
     p2::bindings::http::types::Scheme,
 };
 
-use super::{Exit, Signals, Spec, trap_text};
+use super::{Exit, Signals, Spec, never_fits, trap_text};
 use crate::engine::{guest::Guest, meter::Metered, program::World};
 
 /// Connections that a pod has open at once; more wait in the kernel.
@@ -53,6 +60,8 @@ struct Server {
     stop: CancellationToken,
     /// End at once: killed, or out of memory.
     abort: CancellationToken,
+    /// Whether a request wanted more memory than the container may ever have.
+    out_of_memory: AtomicBool,
 }
 
 /// Serves `listeners` until told to end. Whoever stops a server in time gets exit code 0, as from any server that
@@ -65,7 +74,7 @@ pub(crate) async fn serve(spec: Arc<Spec>, listeners: Vec<TcpListener>, signals:
     server.tasks.close();
     // What ended it is asked of the state and not of which came first: an abort also lets all tasks end.
     server.tasks.wait().await;
-    if server.spec.usage.is_out_of_memory() {
+    if server.out_of_memory.load(Ordering::Relaxed) {
         return Exit::out_of_memory("a request needed more memory than the container's limit".into());
     }
     if !server.abort.is_cancelled() {
@@ -123,6 +132,7 @@ impl Server {
             tasks: TaskTracker::new(),
             stop: signals.stop.clone(),
             abort: signals.kill.child_token(),
+            out_of_memory: AtomicBool::new(false),
         }
     }
 
@@ -170,7 +180,7 @@ impl Server {
         match receiver.await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                self.spec.log.note(&format!("request failed: {error:#}"));
+                self.spec.stdio.note(&format!("request failed: {error:#}"));
                 failed()
             }
             Err(_) => failed(),
@@ -187,8 +197,9 @@ impl Server {
             ended = guest => ended,
         };
         if let Err(error) = ended {
-            spec.log.note(&format!("request failed: {}", trap_text(&error)));
-            if spec.usage.is_out_of_memory() {
+            spec.stdio.note(&format!("request failed: {}", trap_text(&error)));
+            if never_fits(&error).is_some() {
+                self.out_of_memory.store(true, Ordering::Relaxed);
                 self.abort.cancel();
             }
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 pub(crate) mod http;
+pub(crate) mod stdio;
 
 use std::{net::Ipv4Addr, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -10,14 +11,12 @@ use wasmtime::Store;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, sockets::SocketAddrUse};
 use wasmtime_wasi_config::WasiConfigVariables;
 
-use crate::{
-    engine::{
-        guest::{CoreGuest, Guest, OutOfMemory, Usage},
-        program::Program,
-        ticker::Ticker,
-    },
-    log::{GuestStream, LogFile, Stream},
+use crate::engine::{
+    guest::{CoreGuest, Guest, OutOfMemory, Usage},
+    program::Program,
+    ticker::Ticker,
 };
+use stdio::Stdio;
 
 /// Longest text about an end, which the kubelet shows in the pod's status (its own limit).
 const MAX_MESSAGE_BYTES: usize = 4096;
@@ -69,15 +68,20 @@ impl Exit {
     }
 
     /// What an error from the guest means.
-    pub(crate) fn from_error(error: &wasmtime::Error, usage: &Usage) -> Self {
+    pub(crate) fn from_error(error: &wasmtime::Error) -> Self {
         if let Some(I32Exit(code)) = error.downcast_ref() {
             return Self::code(*code);
         }
-        if let Some(error) = error.downcast_ref::<OutOfMemory>().filter(|_| usage.is_out_of_memory()) {
+        if let Some(error) = never_fits(error) {
             return Self::out_of_memory(error.to_string());
         }
         Self { message: trap_text(error), ..Self::code(code::ABORTED) }
     }
+}
+
+/// Whether an instance failed because it wanted more memory than its container may ever have.
+pub(crate) fn never_fits(error: &wasmtime::Error) -> Option<&OutOfMemory> {
+    error.downcast_ref::<OutOfMemory>().filter(|error| error.alone)
 }
 
 /// What went wrong, and where, in a few lines.
@@ -121,7 +125,7 @@ pub(crate) struct Spec {
     pub(crate) preopens: Vec<Preopen>,
     pub(crate) working_dir: String,
     pub(crate) address: Ipv4Addr,
-    pub(crate) log: Arc<LogFile>,
+    pub(crate) stdio: Stdio,
     pub(crate) usage: Arc<Usage>,
     pub(crate) ticker: Arc<Ticker>,
 }
@@ -129,7 +133,7 @@ pub(crate) struct Spec {
 impl Spec {
     /// A store for one more instance.
     pub(crate) fn store(&self) -> wasmtime::Result<Store<Guest>> {
-        let guest = Guest::new(self.wasi()?.build(), self.config.clone(), self.usage.clone());
+        let guest = Guest::new(self.wasi()?.build(), self.config.clone(), self.address, self.usage.clone());
         Ok(guest.into_store(&self.program.engine))
     }
 
@@ -141,13 +145,8 @@ impl Spec {
 
     fn wasi(&self) -> wasmtime::Result<WasiCtxBuilder> {
         let mut wasi = WasiCtx::builder();
-        wasi.args(&self.args)
-            .envs(&self.env)
-            .stdout(GuestStream::new(self.log.clone(), Stream::Stdout))
-            .stderr(GuestStream::new(self.log.clone(), Stream::Stderr))
-            .allow_tcp(true)
-            .allow_udp(true)
-            .allow_ip_name_lookup(true);
+        wasi.args(&self.args).envs(&self.env).allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+        self.stdio.give(&mut wasi);
         if !self.working_dir.is_empty() {
             wasi.initial_cwd(&self.working_dir);
         }

@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use bytes::Bytes;
 use k8s_cri::v1::{ContainerConfig, LinuxContainerResources};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::records::{ContainerRecord, ImageNames, Life, Phase};
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
     log::LogFile,
     run::{Exit, Signals},
 };
+
+/// Commands that may run in a container at once, beside its own.
+const MAX_EXECS: usize = 32;
 
 /// A container.
 pub(crate) struct Container {
@@ -30,6 +34,10 @@ pub(crate) struct Container {
     /// What it runs; given up when it ends.
     ready: Mutex<Option<Ready>>,
     log: Mutex<Option<Arc<LogFile>>>,
+    /// Where its program's input is given, while it takes any.
+    stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
+    /// Turns of commands that are run in it.
+    pub(crate) execs: Semaphore,
     ended: watch::Sender<bool>,
     pub(crate) cpu_sample: Mutex<CpuSample>,
 }
@@ -74,6 +82,8 @@ impl Container {
             resources: Mutex::default(),
             ready: Mutex::default(),
             log: Mutex::default(),
+            stdin: Mutex::default(),
+            execs: Semaphore::new(MAX_EXECS),
             ended: watch::Sender::new(true),
             cpu_sample: Mutex::default(),
         };
@@ -114,8 +124,18 @@ impl Container {
         self.log.lock().clone()
     }
 
+    /// Where its input is given, while it takes any.
+    pub(crate) fn stdin(&self) -> Option<mpsc::Sender<Bytes>> {
+        self.stdin.lock().clone()
+    }
+
+    /// Ends its input, once nobody gives any more.
+    pub(crate) fn end_stdin(&self) {
+        self.stdin.lock().take();
+    }
+
     /// Goes from created to running; `false` when it was not created.
-    pub(crate) fn begin(&self, log: Arc<LogFile>) -> bool {
+    pub(crate) fn begin(&self, log: Arc<LogFile>, stdin: Option<mpsc::Sender<Bytes>>) -> bool {
         let mut life = self.life.lock();
         if life.phase != Phase::Created {
             return false;
@@ -123,6 +143,7 @@ impl Container {
         life.phase = Phase::Running;
         life.started_at = disk::now_ns();
         *self.log.lock() = Some(log);
+        *self.stdin.lock() = stdin;
         self.ended.send_replace(false);
         true
     }
@@ -141,7 +162,10 @@ impl Container {
             life.message = exit.message;
         }
         self.ready.lock().take();
-        self.log.lock().take();
+        self.end_stdin();
+        if let Some(log) = self.log.lock().take() {
+            log.detach_all();
+        }
         true
     }
 

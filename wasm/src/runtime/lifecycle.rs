@@ -7,9 +7,15 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use k8s_cri::v1::{ContainerEventType, CreateContainerRequest, PodSandboxConfig};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::StreamReader;
 
 use super::{
     Container, Runtime,
@@ -23,9 +29,14 @@ use crate::{
     error::Failure,
     images::Image,
     log::LogFile,
-    run::{Exit, Spec, command, http},
+    run::{
+        Exit, Spec, command, http,
+        stdio::{self, Output, Stdin, Stdio},
+    },
 };
 
+/// Pieces of input that wait for a container that does not read.
+const INPUT_BACKLOG: usize = 16;
 /// Connections that the kernel keeps for a server that is busy.
 const BACKLOG: u32 = 1024;
 /// The first port that anybody may listen on.
@@ -94,8 +105,10 @@ impl Runtime {
         let path = &container.log_path;
         let log = LogFile::open(path).map_err(Failure::io(format!("open the log {}", path.display())))?;
         let log = Arc::new(log);
-        let spec = self.spec(&container.config, ready, address, log.clone(), container.usage.clone());
-        if !container.begin(log) {
+        let (input, stdin) = container.config.stdin.then(open_stdin).unzip();
+        let stdio = Stdio { stdin, output: Output::Log(log.clone()), terminal: container.config.tty };
+        let spec = self.spec(&container.config, ready, address, stdio, container.usage.clone());
+        if !container.begin(log, input) {
             return Err(Failure::Precondition(format!("container {id:?} is not in the created state")));
         }
         self.records.save(Kind::Container, &container.id, &container.record());
@@ -176,6 +189,13 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+/// A container's standard input, and where it is given.
+fn open_stdin() -> (mpsc::Sender<Bytes>, Stdin) {
+    let (sender, receiver) = mpsc::channel(INPUT_BACKLOG);
+    let bytes = ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
+    (sender, stdio::stdin(StreamReader::new(bytes)))
 }
 
 /// What could not be done, and what to do about it.

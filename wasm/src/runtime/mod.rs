@@ -4,6 +4,8 @@
 //! never over an `await`.
 
 mod container;
+mod exec;
+mod find;
 mod lifecycle;
 pub(crate) mod records;
 mod sandbox;

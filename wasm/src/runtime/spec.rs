@@ -9,8 +9,7 @@ use super::{Runtime, container::Ready};
 use crate::{
     engine::guest::Usage,
     images::Entry,
-    log::LogFile,
-    run::{Preopen, Spec},
+    run::{Preopen, Spec, stdio::Stdio},
 };
 
 /// Where the kubelet writes the container's ports, as in the pod's specification.
@@ -25,7 +24,7 @@ impl Runtime {
         config: &ContainerConfig,
         ready: Ready,
         address: Ipv4Addr,
-        log: Arc<LogFile>,
+        stdio: Stdio,
         usage: Arc<Usage>,
     ) -> Spec {
         let env = environment(config, &ready.image);
@@ -38,7 +37,7 @@ impl Runtime {
             working_dir: working_dir.cloned().unwrap_or_default(),
             address,
             program: ready.program,
-            log,
+            stdio,
             usage,
             ticker: self.ticker.clone(),
         }
@@ -72,7 +71,7 @@ fn environment(config: &ContainerConfig, image: &Entry) -> Vec<(String, String)>
 }
 
 /// The folders that a guest sees. WASI knows no mounts of single files.
-fn preopens(config: &ContainerConfig) -> Vec<Preopen> {
+pub(super) fn preopens(config: &ContainerConfig) -> Vec<Preopen> {
     let folders = config.mounts.iter().filter(|mount| Path::new(&mount.host_path).is_dir());
     let preopen = |mount: &k8s_cri::v1::Mount| Preopen {
         host: mount.host_path.clone().into(),
