@@ -294,7 +294,7 @@ impl Writer {
             self.pending = Pending::default();
             self.housekeeping = Housekeeping { compact: false, vacuum: true, vacuumed: false };
             self.hub.restart(revision);
-            self.written_bytes = self.options.checkpoint_bytes;
+            self.wants_checkpoint = true;
             self.ask_for_checkpoint();
         }
         let _ = asked.done.send(result);
