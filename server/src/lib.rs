@@ -20,7 +20,7 @@ pub mod snapshot;
 pub mod token;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -76,6 +76,32 @@ pub struct Config {
     pub token: Option<String>,
     /// Snapshots.
     pub snapshots: snapshot::service::Config,
+}
+
+impl Config {
+    /// A control plane by itself in a folder: on loopback at any free port, without a schedule for snapshots.
+    pub fn on_loopback(data_dir: PathBuf) -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let snapshots = snapshot::service::Config {
+            folder: data_dir.join("snapshots"),
+            schedule: String::new(),
+            retention: 1,
+            node: "localhost".to_owned(),
+        };
+        Self {
+            data_dir,
+            bind_address: loopback,
+            port: 0,
+            advertise_address: loopback,
+            tls_sans: Vec::new(),
+            cluster_cidr: "127.64.0.0/12".to_owned(),
+            service_cidr: "127.43.0.0/16".to_owned(),
+            node_port_range: "30000-32767".to_owned(),
+            datastore: Datastore::Embedded,
+            token: None,
+            snapshots,
+        }
+    }
 }
 
 /// Why the control plane does not run.
@@ -279,7 +305,7 @@ const TASKS_GRACE: Duration = Duration::from_millis(1200);
 /// The address at which a client on this machine reaches a listener.
 fn reachable(bind: IpAddr) -> IpAddr {
     match bind {
-        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
         address => address,
     }

@@ -79,16 +79,7 @@ mod tests {
     use super::*;
 
     fn renewal(dir: &std::path::Path, now: Timestamp) -> Renewal {
-        let config = Config {
-            data_dir: dir.to_owned(),
-            bind_address: [127, 0, 0, 1].into(),
-            port: 0,
-            advertise_address: [127, 0, 0, 1].into(),
-            tls_sans: Vec::new(),
-            cluster_cidr: "127.64.0.0/12".to_owned(),
-            service_cidr: "127.43.0.0/16".to_owned(),
-            node_port_range: "30000-32767".to_owned(),
-        };
+        let config = Config::on_loopback(dir.to_owned());
         let pki = Arc::new(Pki::open(dir.join("tls"), now).unwrap());
         let registry = RegistryConfig::default();
         let identities = Identities::issue(&pki, &config, &registry, now).unwrap();

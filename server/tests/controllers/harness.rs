@@ -1,6 +1,6 @@
 //! A control plane of its own, in a folder of its own, on a port that is free.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
@@ -45,16 +45,7 @@ pub(crate) fn resource(text: &str) -> GroupVersionResource {
 impl Plane {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config {
-            data_dir: folder.path().to_path_buf(),
-            bind_address: Ipv4Addr::LOCALHOST.into(),
-            port: 0,
-            advertise_address: Ipv4Addr::LOCALHOST.into(),
-            tls_sans: Vec::new(),
-            cluster_cidr: "127.128.0.0/12".to_owned(),
-            service_cidr: "127.44.0.0/16".to_owned(),
-            node_port_range: "30000-32767".to_owned(),
-        };
+        let config = Config::on_loopback(folder.path().to_path_buf());
         let cancel = CancellationToken::new();
         let server = Server::start(config, cancel.clone()).await.unwrap();
         Self { server, cancel, _folder: folder }

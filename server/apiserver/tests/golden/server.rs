@@ -92,6 +92,7 @@ impl Server {
                 tokens: Arc::new(StaticTokens::new().with(ADMIN, admin)),
                 catalog: Arc::new(KindsCatalog::new(Kinds::builtin(), address.to_string())),
                 dial: Arc::new(dial),
+                issuer: None,
             },
         );
         let (chain, key) = issue(&ca, ExtendedKeyUsagePurpose::ServerAuth);
