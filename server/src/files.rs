@@ -1,11 +1,16 @@
 //! Files that must be whole and private.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
+
+/// Makes a folder that only its owner may enter, and those above it that are missing.
+pub(crate) fn make_private_folder(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
 
 /// Writes a file that only its owner may read, whole or not at all: beside it, synced, then renamed over it.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

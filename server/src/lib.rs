@@ -192,6 +192,12 @@ impl Server {
     /// [`Server::stopped`].
     pub async fn start(config: Config, cancel: CancellationToken) -> Result<Self, ServerError> {
         let registry_config = registry_config(&config)?;
+        let made = files::make_private_folder(&config.data_dir);
+        made.map_err(|source| ServerError::File {
+            action: "making the folder",
+            path: config.data_dir.clone(),
+            source,
+        })?;
         snapshot::restore::finish_interrupted(&config.data_dir)?;
         let listener = listen(&config).await?;
         let port = listener.local_addr().map_or(config.port, |address| address.port());

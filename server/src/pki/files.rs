@@ -1,21 +1,24 @@
 //! The folder that certificates and keys are kept in.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs,
     io::ErrorKind,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use super::{Identity, PkiError};
+use crate::files::make_private_folder;
 
 /// A folder that only its owner may read.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn open(path: PathBuf) -> Result<Self, PkiError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.map_err(|source| PkiError::File { action: "making the folder", path: path.clone(), source })?;
+        make_private_folder(&path).map_err(|source| PkiError::File {
+            action: "making the folder",
+            path: path.clone(),
+            source,
+        })?;
         Ok(Self(path))
     }
 

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     Datastore, KUBERNETES_VERSION, ServerError,
     datastore::{self, SQLITE_FILE},
+    files,
     pki::Pki,
     seal::{Key, Stretch},
     token::authority_hash,
@@ -209,8 +210,7 @@ fn write(
 
 /// Makes a folder for the owner alone, and those above it.
 pub(super) fn make_private_folder(path: &Path) -> Result<(), SnapshotError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = files::make_private_folder(path);
     made.map_err(|source| SnapshotError::File { action: "making the folder", path: path.to_owned(), source })
 }
 

@@ -174,6 +174,9 @@ async fn every_kind_that_kubectl_creates() {
         }
         let all = kubectl.run(&["get", "all,cm,secret,ingress,pdb,quota,sa", "-o", "wide"]).await;
         assert!(all.contains("deployment.apps/d") && all.contains("service/np"), "{all}");
+        let refused = kubectl.fails(&["run", "p", "--image=i", "--restart=Never"]).await;
+        assert!(refused.contains("failed quota: q: must specify cpu"), "{refused}");
+        kubectl.run(&["delete", "quota", "q"]).await;
         kubectl.run(&["run", "p", "--image=i", "--restart=Never"]).await;
         kubectl.run(&["expose", "deploy/d", "--port=80", "--name=exposed"]).await;
         kubectl.run(&["autoscale", "deploy/d", "--max=3"]).await;

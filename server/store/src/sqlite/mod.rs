@@ -30,6 +30,7 @@
 //! still to come.
 
 mod keeper;
+mod pending;
 mod reader;
 mod restore;
 mod schema;

@@ -1,7 +1,6 @@
 //! The one thread that writes: group commit, heartbeats in memory, and the housekeeping between commits.
 
 use std::{
-    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -18,28 +17,19 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     SqliteOptions, Trouble, failure,
     keeper::{Keep, checkpoint},
+    pending::Pending,
     reader::current,
     restore::{self, Restore},
     schema::{self, RESERVE},
     to_sql, write_failure,
 };
-use crate::{
-    Event, KeyValue, Revision, StoreError, Write, WriteOutcome,
-    hub::Hub,
-    memory::{after, decide},
-};
+use crate::{Event, Revision, StoreError, Write, WriteOutcome, hub::Hub, memory::decide};
 
 /// How many writes share a commit at most.
 const BATCH_WRITES: usize = 256;
 
 /// How many bytes of values share a commit at most, but for one write alone.
 const BATCH_BYTES: usize = 4 << 20;
-
-/// How many heartbeats are held in memory at most.
-const PENDING_EVENTS: usize = 1_000;
-
-/// How many bytes of heartbeats are held in memory at most.
-const PENDING_BYTES: usize = 512 << 10;
 
 /// How many rows of history are deleted in a step of its own, and along with each commit.
 const COMPACT_ROWS: usize = 256;
@@ -88,17 +78,6 @@ struct Housekeeping {
     vacuum: bool,
     /// Some have been given back since the last checkpoint.
     vacuumed: bool,
-}
-
-/// Heartbeats that are published but not on disk.
-#[derive(Default)]
-struct Pending {
-    events: Vec<Arc<Event>>,
-    bytes: usize,
-    /// The newest state of their keys.
-    newest: HashMap<String, Option<KeyValue>>,
-    /// When they must be on disk.
-    due: Option<Instant>,
 }
 
 /// See the module.
@@ -441,23 +420,6 @@ impl Writer {
         if let Some(done) = done {
             let _ = done.send(result);
         }
-    }
-}
-
-impl Pending {
-    fn push(&mut self, event: Arc<Event>, due: Instant) {
-        self.bytes += event.key.len() + event.value.as_ref().map_or(0, |value| value.len());
-        self.newest.insert(event.key.clone(), after(&event));
-        self.events.push(event);
-        self.due = Some(self.due.map_or(due, |before| before.min(due)));
-    }
-
-    fn is_full(&self, more: usize) -> bool {
-        self.events.len() + more > PENDING_EVENTS || self.bytes > PENDING_BYTES
-    }
-
-    fn is_due(&self) -> bool {
-        self.due.is_some_and(|due| due <= Instant::now())
     }
 }
 
