@@ -137,8 +137,8 @@ fn a_pod_finds_all_that_it_asks_for() {
     assert_eq!(host.status("everything", "/containerStatuses/0/restartCount"), 0);
     uses(&host);
 
-    // The node's network: the node's name, its addresses, no bridge.
-    host.apply(&script_pod("on-node", "hostNetwork: true", "", "ip -o addr | grep -c eth0; exec sleep 1000"));
+    // The node's network: the node's name, its addresses, no interface of its own (a veth may be called veth0...).
+    host.apply(&script_pod("on-node", "hostNetwork: true", "", "ip -o addr | grep -cw eth0; exec sleep 1000"));
     host.ready("on-node");
     assert_eq!(host.status("on-node", "/podIP"), "127.0.0.1");
     host.wait("its log", || host.kubectl(&["logs", "on-node"]) == "0\n");
