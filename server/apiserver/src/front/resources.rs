@@ -177,7 +177,7 @@ async fn watch_reply(
     front: &Front,
     user: &UserInfo,
     call: &Call,
-    request: Request,
+    mut request: Request,
     def: Option<Arc<ResourceDef>>,
 ) -> Result<Reply, ApiError> {
     let offer = WATCH_OFFER.whole_protobuf(offers_protobuf(&call.parts.headers, def.as_deref()));
@@ -188,6 +188,7 @@ async fn watch_reply(
     let running = front.metrics.running(&call.label);
     #[allow(clippy::cast_possible_truncation, reason = "any 64 of the random bits")]
     let lasts = watch::duration(request.options.timeout_seconds, uuid::Uuid::new_v4().as_u128() as u64);
+    request.options.timeout_seconds = Some(lasts.as_secs());
     let beginning = tokio::time::timeout(REQUEST_TIMEOUT, front.dispatch.dispatch(user, request));
     let Answered { answer, warnings } = beginning.await.map_err(|_| timed_out())??;
     let events = match answer {
@@ -195,7 +196,7 @@ async fn watch_reply(
         other => return answer::encode(Answered { answer: other, warnings }, &context),
     };
     let media_type = watch::media_type(form.encoding);
-    let frames = watch::Frames::new(events, context, lasts, front.shutdown().clone());
+    let frames = watch::Frames::new(events, context, lasts + watch::GRACE, front.shutdown().clone());
     let held = Held { inner: frames, _turn: turn, _share: share, _running: running };
     let mut reply = reply(200, media_type, Body::Stream(Box::pin(held)));
     add_warnings(reply.headers_mut(), &warnings);

@@ -25,6 +25,10 @@ use super::{
 /// What marks the bookmark that ends the initial events of a streaming list (KEP-3157).
 const INITIAL_EVENTS_END: &str = r#","annotations":{"k8s.io/initial-events-end":"true"}"#;
 
+/// How much longer than its time a watch may take. Events end by themselves when the time is over, with a bookmark
+/// where one was asked for; this ends those that do not.
+pub const GRACE: Duration = Duration::from_secs(2);
+
 /// How long a watch lasts: as long as it asks to, or half an hour to an hour, spread so that watches that began
 /// together do not end together.
 pub fn duration(timeout_seconds: Option<u64>, random: u64) -> Duration {
