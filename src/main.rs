@@ -4,6 +4,7 @@ mod cluster;
 mod config_file;
 mod datastore_flags;
 mod dev;
+mod heap;
 mod image;
 mod oci;
 mod output;
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
     };
     let cli = Cli::parse_from(arguments);
     output::init_log(cli.verbose);
+    if matches!(cli.command, Command::Dev(_) | Command::Server(_) | Command::WasmRuntime(_)) {
+        heap::share();
+    }
     let done = match cli.command {
         Command::Dev(args) => dev::run(*args),
         Command::Server(args) => server::run(*args),
