@@ -112,7 +112,7 @@ impl Manager {
 
     fn order(&mut self, order: Order) {
         if let Some(inbox) = self.workers.get(&order.uid) {
-            let _full = inbox.try_send(Input::End(order.ended));
+            let _full = inbox.try_send(Input::End(Box::new(order.ended)));
         }
     }
 

@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::Value;
 use skiff_api::request::ContentType;
 use skiff_client::{EventType, Kind};
 use tokio::sync::{Mutex, mpsc};
@@ -42,10 +41,11 @@ pub enum Input {
     /// What the volumes are made of changed.
     Sources,
     /// The node wants the pod to end.
-    End(Ended),
+    End(Box<Ended>),
 }
 
-/// How many inputs wait for a busy worker.
+/// How many inputs wait for a busy worker. A queue has room for half of them from its start, in each of thousands of
+/// workers, so what is large in one is boxed.
 const INBOX: usize = 64;
 /// How long a failed stop, removal or report is left alone.
 const COOL_DOWN: Duration = Duration::from_secs(1);
@@ -64,10 +64,11 @@ pub struct Worker {
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
     wake_at: Option<Timestamp>,
     probes: BTreeMap<String, (String, CancellationToken)>,
-    verdicts: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
+    verdicts: (mpsc::Sender<Box<Verdict>>, mpsc::Receiver<Box<Verdict>>),
     inbox: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     crash_told: BTreeMap<String, String>,
-    reported: Option<Value>,
+    /// The status that was written last, as JSON.
+    reported: Option<Vec<u8>>,
     watching: bool,
     first_look: bool,
     is_new: bool,
@@ -91,7 +92,7 @@ pub fn worker(
     let left = desired.deleting() && folder.exists();
     let volumes = Volumes::new(&folder, ctx.client.clone());
     let worker = Worker {
-        reported: serde_json::to_value(desired.api_status()).ok(),
+        reported: serde_json::to_vec(desired.api_status()).ok(),
         observed: ObservedPod {
             runtime_name: ctx.runtime(&desired.pod).map(|runtime| runtime.name.clone()).unwrap_or_default(),
             first_seen: Some(Timestamp::now()),
@@ -292,7 +293,7 @@ impl Worker {
             Input::Heard => {}
             Input::End(ended) => {
                 if !self.desired.deleting() && self.observed.ended.is_none() {
-                    self.observed.ended = Some(ended);
+                    self.observed.ended = Some(*ended);
                     self.wake_at = Some(Timestamp::now());
                 }
             }
@@ -316,8 +317,13 @@ impl Worker {
                 return self.cool_down(subject);
             }
             Outcome::Reported(Ok(pod)) => {
-                self.ctx.pods.observe((*pod).clone());
-                self.take(Input::Pod(Arc::from(pod)));
+                let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                self.ctx.pods.observe(*pod);
+                // The informer's copy is the one that is kept; without one the pod is gone, and that will be told.
+                if let Some(pod) = self.ctx.pods.get(&namespace, &name) {
+                    self.take(Input::Pod(pod));
+                }
             }
             Outcome::Reported(Err(e)) if e.code == 404 => self.desired.gone = true,
             Outcome::Reported(Err(e)) => {
@@ -351,12 +357,13 @@ impl Worker {
         if self.desired.gone || self.observed.is_busy(&Subject::Object) {
             return;
         }
-        let Ok(wanted) = serde_json::to_value(status(&self.desired, &self.observed, now)) else { return };
-        if self.reported.as_ref() == Some(&wanted) {
+        let wanted = status(&self.desired, &self.observed, now);
+        let Ok(json) = serde_json::to_vec(&wanted) else { return };
+        if self.reported.as_ref() == Some(&json) {
             return;
         }
-        let patch = patch::of(self.desired.uid(), self.desired.api_status(), &wanted);
-        self.reported = Some(wanted);
+        let Ok(patch) = patch::of(self.desired.uid(), self.desired.api_status(), &wanted) else { return };
+        self.reported = Some(json);
         self.observed.busy.insert(Subject::Object);
         let (client, pod) = (self.ctx.client.clone(), Arc::clone(&self.desired.pod));
         let write = async move {

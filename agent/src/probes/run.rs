@@ -63,7 +63,7 @@ pub struct Target {
 }
 
 /// Runs the startup probe, then the readiness and liveness probes, until cancelled.
-pub async fn watch_container(target: Target, verdicts: mpsc::Sender<Verdict>, cancel: CancellationToken) {
+pub async fn watch_container(target: Target, verdicts: mpsc::Sender<Box<Verdict>>, cancel: CancellationToken) {
     let probes = async {
         if let Some(probe) = &target.container.startup_probe
             && !run(&target, probe, ProbeKind::Startup, &verdicts).await
@@ -89,7 +89,7 @@ pub async fn watch_container(target: Target, verdicts: mpsc::Sender<Verdict>, ca
 }
 
 /// Tries until a startup probe has succeeded (true), or a startup or liveness probe has failed for good (false).
-async fn run(target: &Target, probe: &Probe, kind: ProbeKind, verdicts: &mpsc::Sender<Verdict>) -> bool {
+async fn run(target: &Target, probe: &Probe, kind: ProbeKind, verdicts: &mpsc::Sender<Box<Verdict>>) -> bool {
     let timing = Timing::of(probe);
     let mut counter = Counter::default();
     sleep(timing.initial_delay).await;
@@ -98,7 +98,7 @@ async fn run(target: &Target, probe: &Probe, kind: ProbeKind, verdicts: &mpsc::S
         let settled = counter.observe(result.is_ok(), &timing);
         let (container, id) = (target.container.name.clone(), target.id.clone());
         let verdict = Verdict { container, id, kind, settled, failure: result.err() };
-        if (verdict.settled.is_some() || verdict.failure.is_some()) && verdicts.send(verdict).await.is_err() {
+        if (verdict.settled.is_some() || verdict.failure.is_some()) && verdicts.send(Box::new(verdict)).await.is_err() {
             return false;
         }
         match (kind, settled) {
