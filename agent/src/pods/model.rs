@@ -272,8 +272,8 @@ pub struct ObservedPod {
     pub sandboxes: Vec<Sandbox>,
     /// All containers by name, oldest first.
     pub containers: BTreeMap<String, Vec<Seen>>,
-    /// What is known of each container besides.
-    pub memory: BTreeMap<String, ContainerMemory>,
+    /// What is known of each container besides; boxed, because a map has room for eleven from its first one on.
+    pub memory: BTreeMap<String, Box<ContainerMemory>>,
     /// The volumes.
     pub volumes: VolumeState,
     /// Why no sandbox could be made, and when to try again.
@@ -327,7 +327,7 @@ impl ObservedPod {
 
     /// What is known of a container besides what the runtime reports.
     pub fn memory_of(&self, name: &str) -> &ContainerMemory {
-        self.memory.get(name).unwrap_or(&NO_MEMORY)
+        self.memory.get(name).map_or(&NO_MEMORY, |memory| memory)
     }
 
     /// Whether a container of the name runs (or may run).

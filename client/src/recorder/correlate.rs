@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    hash::Hash,
+    hash::{BuildHasher as _, RandomState},
     time::Duration,
 };
 
@@ -48,29 +48,33 @@ pub(super) enum Outcome {
     Count { name: String, count: i32, first_at: Timestamp, message: String },
 }
 
+/// A keyed hash of what is remembered: it takes the place of texts that are larger than all that is known of them. Two
+/// that fall together (one in 10^12 of all that can be remembered at once) are counted as one.
+type Mark = u64;
+
 /// A map that forgets its oldest entries.
-struct Memory<Q, V> {
-    values: HashMap<Q, V>,
-    order: VecDeque<Q>,
+struct Memory<V> {
+    values: HashMap<Mark, V>,
+    order: VecDeque<Mark>,
 }
 
-impl<Q, V> Default for Memory<Q, V> {
+impl<V> Default for Memory<V> {
     fn default() -> Self {
         Self { values: HashMap::new(), order: VecDeque::new() }
     }
 }
 
-impl<Q: Clone + Eq + Hash, V> Memory<Q, V> {
-    fn entry(&mut self, key: &Q, fresh: impl FnOnce() -> V) -> &mut V {
-        if !self.values.contains_key(key) {
+impl<V> Memory<V> {
+    fn entry(&mut self, mark: Mark, fresh: impl FnOnce() -> V) -> &mut V {
+        if !self.values.contains_key(&mark) {
             if self.order.len() >= MAX_REMEMBERED
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.values.remove(&oldest);
             }
-            self.order.push_back(key.clone());
+            self.order.push_back(mark);
         }
-        self.values.entry(key.clone()).or_insert_with(fresh)
+        self.values.entry(mark).or_insert_with(fresh)
     }
 }
 
@@ -79,25 +83,9 @@ struct Bucket {
     at: Timestamp,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct About {
-    uid: String,
-    namespace: String,
-    name: String,
-    kind: String,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct SimilarKey {
-    about: About,
-    field_path: String,
-    kind: EventType,
-    reason: String,
-}
-
 struct Similar {
     /// Different messages so far, bounded by [`SIMILAR_MAX`].
-    messages: Vec<String>,
+    messages: Vec<Mark>,
     last_at: Timestamp,
 }
 
@@ -109,23 +97,29 @@ struct Written {
 
 #[derive(Default)]
 pub(super) struct Correlator {
-    buckets: Memory<About, Bucket>,
-    similar: Memory<SimilarKey, Similar>,
-    written: Memory<(SimilarKey, String), Written>,
+    hasher: RandomState,
+    /// By the object.
+    buckets: Memory<Bucket>,
+    /// By the object, type and reason.
+    similar: Memory<Similar>,
+    /// By these and the message.
+    written: Memory<Written>,
     counter: u64,
 }
 
 impl Correlator {
     pub(super) fn judge(&mut self, said: &Said) -> Outcome {
-        let key = similar_key(said);
-        let (identity, message) = self.combine(&key, said);
-        if !self.may_speak(&key.about, said.at) {
+        let ObjectReference { uid, namespace, name, kind, field_path, .. } = &said.about;
+        let about = self.hasher.hash_one((uid, namespace, name, kind));
+        let similar = self.hasher.hash_one((about, field_path, said.kind, &said.reason));
+        let (identity, message) = self.combine(similar, said);
+        if !self.may_speak(about, said.at) {
             return Outcome::Drop;
         }
         self.counter += 1;
         let name = event_name(said, self.counter);
         let fresh = || Written { name: name.clone(), count: 0, first_at: said.at };
-        let written = self.written.entry(&(key, identity), fresh);
+        let written = self.written.entry(identity, fresh);
         written.count = written.count.saturating_add(1);
         if written.count == 1 {
             return Outcome::Create { name, message };
@@ -134,23 +128,24 @@ impl Correlator {
     }
 
     /// What makes this event the same as another, and its message.
-    fn combine(&mut self, key: &SimilarKey, said: &Said) -> (String, String) {
+    fn combine(&mut self, key: Mark, said: &Said) -> (Mark, String) {
         let similar = self.similar.entry(key, || Similar { messages: Vec::new(), last_at: said.at });
         if elapsed(similar.last_at, said.at) > SIMILAR_WITHIN {
             similar.messages.clear();
         }
         similar.last_at = said.at;
-        let known = similar.messages.contains(&said.message);
+        let message = self.hasher.hash_one((key, &said.message));
+        let known = similar.messages.contains(&message);
         if !known && similar.messages.len() >= SIMILAR_MAX as usize {
-            return (COMBINED.to_owned(), format!("{COMBINED}{}", said.message));
+            return (self.hasher.hash_one((key, COMBINED)), format!("{COMBINED}{}", said.message));
         }
         if !known {
-            similar.messages.push(said.message.clone());
+            similar.messages.push(message);
         }
-        (said.message.clone(), said.message.clone())
+        (message, said.message.clone())
     }
 
-    fn may_speak(&mut self, about: &About, at: Timestamp) -> bool {
+    fn may_speak(&mut self, about: Mark, at: Timestamp) -> bool {
         let bucket = self.buckets.entry(about, || Bucket { tokens: f64::from(SPAM_BURST), at });
         let refilled = elapsed(bucket.at, at).as_secs_f64() / SPAM_REFILL.as_secs_f64();
         bucket.tokens = (bucket.tokens + refilled).min(f64::from(SPAM_BURST));
@@ -165,22 +160,6 @@ impl Correlator {
 
 fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
-}
-
-fn similar_key(said: &Said) -> SimilarKey {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let about = &said.about;
-    SimilarKey {
-        about: About {
-            uid: text(&about.uid),
-            namespace: text(&about.namespace),
-            name: text(&about.name),
-            kind: text(&about.kind),
-        },
-        field_path: text(&about.field_path),
-        kind: said.kind,
-        reason: said.reason.clone(),
-    }
 }
 
 /// `NAME.HEX`, as client-go names events: by the time in nanoseconds, made different by a counter.

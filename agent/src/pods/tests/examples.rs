@@ -40,7 +40,7 @@ fn volumes_then_sandbox_then_image_then_container() {
     assert_eq!(decide(&pod, &observed, at(0)), [Action::RunSandbox { attempt: 0 }]);
     let mut observed = in_sandbox();
     assert_eq!(decide(&pod, &observed, at(0)), [Action::EnsureImage { container: "a".into() }]);
-    observed.memory.insert("a".into(), present());
+    observed.memory.insert("a".into(), Box::new(present()));
     let start =
         Action::StartContainer { container: "a".into(), attempt: 0, sandbox_id: "s0".into(), image_ref: "i".into() };
     assert_eq!(decide(&pod, &observed, at(0)), [start]);
@@ -52,7 +52,7 @@ fn a_crashed_container_waits_and_says_so_as_the_kubelet() {
     let mut observed = in_sandbox();
     let mut backoff = Backoff::default();
     backoff.advance(at(-5), at(-5));
-    observed.memory.insert("a".into(), ContainerMemory { crash_backoff: backoff, ..present() });
+    observed.memory.insert("a".into(), Box::new(ContainerMemory { crash_backoff: backoff, ..present() }));
     observed.containers.insert("a".into(), vec![seen(RunState::Exited, 1, 1)]);
     assert_eq!(decide(&pod, &observed, at(3)), [Action::WakeAt(at(10))]);
     assert!(matches!(decide(&pod, &observed, at(10))[..], [Action::StartContainer { attempt: 2, .. }]));
@@ -74,7 +74,7 @@ fn a_sidecar_starts_before_and_ends_after_the_others() {
     }));
     let mut observed = in_sandbox();
     for name in ["s", "i", "a"] {
-        observed.memory.insert(name.into(), present());
+        observed.memory.insert(name.into(), Box::new(present()));
     }
     let started = |observed: &ObservedPod| match &decide(&pod, observed, at(0))[..] {
         [Action::StartContainer { container, .. }] => container.clone(),
@@ -111,7 +111,7 @@ fn phases_and_conditions_follow_the_containers() {
         ("False".into(), "ContainersNotReady".into(), "containers with unready status: [a]".into())
     );
     observed.containers.insert("a".into(), vec![seen(RunState::Running, 0, 0)]);
-    observed.memory.insert("a".into(), ContainerMemory { started: true, ready: true, ..present() });
+    observed.memory.insert("a".into(), Box::new(ContainerMemory { started: true, ready: true, ..present() }));
     assert_eq!(status(&never, &observed, at(0)).phase.as_deref(), Some("Running"));
     assert_eq!(condition(&observed, "Ready").0, "True");
     observed.containers.insert("a".into(), vec![seen(RunState::Exited, 0, 0)]);
@@ -154,7 +154,7 @@ fn a_container_is_resized_once_where_it_is() {
     let mut observed = in_sandbox();
     observed.containers.insert("a".into(), vec![seen(RunState::Running, 0, 0)]);
     let had = serde_json::from_value(json!({"limits": {"cpu": "1"}})).unwrap();
-    observed.memory.insert("a".into(), ContainerMemory { resources: Some(had), ..present() });
+    observed.memory.insert("a".into(), Box::new(ContainerMemory { resources: Some(had), ..present() }));
     assert_eq!(decide(&pod, &observed, at(0)), [Action::ResizeContainer { container: "a".into(), id: "c0".into() }]);
     let resources = pod.spec().containers[0].resources.clone().unwrap();
     memory::remember(&pod, &mut observed, &Outcome::Resized("a".into(), resources, true), at(0));

@@ -19,7 +19,7 @@ use crate::{Event, KeyValue, Revision, StoreError};
 const RECENT_CHANGES: usize = 4_096;
 
 /// How many bytes of objects the recent changes of a kind may keep alive.
-const RECENT_BYTES: usize = 4 << 20;
+const RECENT_BYTES: usize = 2 << 20;
 
 /// See the module.
 pub(super) struct Kind {
