@@ -75,6 +75,7 @@ pub(crate) fn api_server(
         catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
         dial: Arc::clone(&dial) as Arc<dyn Dial>,
         issuer: Some(issuer),
+        spans: Arc::clone(registry.spans()),
     };
     Ok((ApiServer::new(ApiServerConfig::default(), parts), dial))
 }
