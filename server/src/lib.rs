@@ -45,7 +45,7 @@ use seal::SealError;
 use snapshot::SnapshotError;
 use token::{Token, TokenError};
 
-pub use datastore::Datastore;
+pub use datastore::{Datastore, trusted_by_this_machine};
 pub use skiff_store::etcd::EtcdTls;
 
 /// The version of Kubernetes whose API is served.
@@ -240,6 +240,7 @@ impl Server {
                 tracing::error!(%error, "the API server no longer listens");
             }
         });
+        tasks.spawn(bootstrap::keep_endpoints(Arc::clone(&registry), cancel.child_token()));
         tasks.spawn(bootstrap::keep_tracking(Arc::clone(&registry), cancel.child_token()));
         tasks.spawn(usage::run(components::itself(&api), uses, cancel.child_token()));
         let admin = Client::new(api.local(components::administrator(), "skiff"));
