@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use skiff_server::{Datastore, EtcdTls};
+use skiff_server::{Datastore, EtcdTls, trusted_by_this_machine};
 
 /// Names are k3s's.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -12,7 +12,7 @@ pub(crate) struct DatastoreFlags {
     /// is kept in a file of this server's.
     #[arg(long, value_name = "URL,...", value_delimiter = ',', env = "SKIFF_DATASTORE_ENDPOINT")]
     pub(crate) datastore_endpoint: Vec<String>,
-    /// Who signed etcd's certificates.
+    /// Who signed etcd's certificates; by default those whom this machine trusts.
     #[arg(long, value_name = "FILE", env = "SKIFF_DATASTORE_CAFILE")]
     pub(crate) datastore_cafile: Option<PathBuf>,
     /// The certificate that this server shows to etcd.
@@ -46,12 +46,17 @@ impl DatastoreFlags {
             (None, None) => None,
             _ => bail!("--datastore-certfile and --datastore-keyfile belong together"),
         };
-        match &self.datastore_cafile {
-            Some(ca) => Ok(Some(EtcdTls { ca: read(ca)?, identity })),
-            None if endpoints.iter().any(|url| url.starts_with("https://")) => {
+        if let Some(ca) = &self.datastore_cafile {
+            return Ok(Some(EtcdTls { ca: read(ca)?, identity }));
+        }
+        if !endpoints.iter().any(|url| url.starts_with("https://")) {
+            return Ok(None);
+        }
+        match trusted_by_this_machine() {
+            ca if ca.is_empty() => {
                 bail!("--datastore-endpoint with https:// needs --datastore-cafile: who signed etcd's certificates")
             }
-            None => Ok(None),
+            ca => Ok(Some(EtcdTls { ca, identity })),
         }
     }
 }
@@ -72,10 +77,8 @@ mod tests {
     fn what_cannot_work_is_refused_at_once() {
         assert!(matches!(flags(&[]).datastore().unwrap(), Datastore::Embedded));
         assert!(matches!(flags(&["http://a:2379"]).datastore().unwrap(), Datastore::Etcd { tls: None, .. }));
-        for (endpoints, word) in [(&["a:2379"][..], "addresses of etcd"), (&["https://a:2379"], "--datastore-cafile")] {
-            let refused = flags(endpoints).datastore().unwrap_err().to_string();
-            assert!(refused.contains(word), "{refused}");
-        }
+        let refused = flags(&["a:2379"]).datastore().unwrap_err().to_string();
+        assert!(refused.contains("addresses of etcd"), "{refused}");
         let half = DatastoreFlags { datastore_certfile: Some("/x".into()), ..flags(&["http://a:2379"]) };
         assert!(half.datastore().unwrap_err().to_string().contains("belong together"));
     }

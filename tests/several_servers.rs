@@ -21,7 +21,8 @@ use std::{
 
 use base64::Engine as _;
 use common::{text, tools, wait_for};
-use etcd_server::{Etcd, own_address};
+use etcd_server::{Etcd, TlsFiles, own_address};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 /// How long a server may take over after another has died: its Leases hold 15 s, on a slow, busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -38,6 +39,11 @@ struct Server {
 }
 
 fn start(etcd: &str, token: &str) -> Server {
+    start_with(etcd, token, |_| ())
+}
+
+/// A server that is told more than where etcd is.
+fn start_with(etcd: &str, token: &str, more: impl FnOnce(&mut Command)) -> Server {
     let (address, claim) = own_address();
     let dir = tempfile::Builder::new().prefix("skiff-test-").tempdir().unwrap();
     let log = || fs::File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
@@ -50,6 +56,7 @@ fn start(etcd: &str, token: &str) -> Server {
         format!("--datastore-endpoint={etcd}"),
         format!("--token={token}"),
     ]);
+    more(&mut command);
     command.stdin(Stdio::null()).stdout(log()).stderr(log());
     let child = command.spawn().expect("skiff starts");
     Server { child, dir, address, _claim: claim }
@@ -205,6 +212,8 @@ fn two_servers_are_one_cluster_and_one_is_enough() {
     }
     drop(told);
     services_have_addresses_of_their_own(one, two);
+    the_kubernetes_service_names(one, &[one, two]);
+    a_server_comes_and_goes(one, two, &etcd.url());
     deploy(one, "before");
     has_two_pods(two, "before");
 
@@ -212,10 +221,51 @@ fn two_servers_are_one_cluster_and_one_is_enough() {
 }
 
 /// A server with another token learns no keys, and says so.
-fn check_refused(mut server: Server) {
+fn check_refused(server: Server) {
+    ends_with(server, "another token");
+}
+
+/// A server that does not start says why.
+fn ends_with(mut server: Server, why: &str) {
     let ended = wait_for(PATIENCE, || server.child.try_wait().unwrap().is_some());
-    assert!(ended, "a server with a wrong token runs:\n{}", server.log());
-    assert!(server.log().contains("another token"), "{}", server.log());
+    assert!(ended, "the server runs:\n{}", server.log());
+    assert!(server.log().contains(why), "{}", server.log());
+}
+
+/// The files of an etcd: an authority, and a certificate of it for both sides.
+fn certificates(folder: &Path, address: &str) -> TlsFiles {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new(vec![address.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    TlsFiles {
+        ca: file("ca.crt", &ca.pem()),
+        cert: file("x.crt", &cert.pem()),
+        key: file("x.key", &key.serialize_pem()),
+    }
+}
+
+#[test]
+fn an_etcd_whose_authority_the_machine_trusts_needs_no_further_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start_tls(|address| certificates(folder.path(), address));
+    let started = |trusted: &str| {
+        start_with(&etcd.url(), TOKEN, |command| {
+            let file = |name: &str| folder.path().join(name);
+            command.arg("--datastore-certfile").arg(file("x.crt")).arg("--datastore-keyfile").arg(file("x.key"));
+            command.env("SSL_CERT_FILE", file(trusted)).env_remove("SSL_CERT_DIR");
+        })
+    };
+    let mut server = started("ca.crt");
+    server.is_up();
+    server.kubectl(&["create", "configmap", "written"]);
+    ends_with(started("none"), "needs --datastore-cafile");
 }
 
 fn services_have_addresses_of_their_own(one: &Server, two: &Server) {
@@ -248,6 +298,43 @@ fn services_have_addresses_of_their_own(one: &Server, two: &Server) {
     assert!(freed, "{taken} is not given out again:\n{}", two.log());
 }
 
+/// Who is behind the Service by which pods reach the API, as both of its objects say it, in order.
+fn named(server: &Server) -> [Vec<String>; 2] {
+    let read = |args: &[&str]| {
+        let printed = server.kubectl(&[&["get", "-n", "default"], args].concat());
+        let mut addresses: Vec<_> = printed.split_whitespace().map(str::to_owned).collect();
+        addresses.sort();
+        addresses
+    };
+    [
+        read(&["endpoints", "kubernetes", "-o", "jsonpath={.subsets[*].addresses[*].ip}"]),
+        read(&["endpointslice", "kubernetes", "-o", "jsonpath={.endpoints[*].addresses[*]}"]),
+    ]
+}
+
+fn addresses(servers: &[&Server]) -> [Vec<String>; 2] {
+    let mut addresses: Vec<_> = servers.iter().map(|server| server.address.clone()).collect();
+    addresses.sort();
+    [addresses.clone(), addresses]
+}
+
+fn the_kubernetes_service_names(asked: &Server, servers: &[&Server]) {
+    let wanted = addresses(servers);
+    let so = wait_for(PATIENCE, || named(asked) == wanted);
+    assert!(so, "{:?} instead of {wanted:?}\n{}", named(asked), asked.log());
+}
+
+/// One that ends cleanly has taken itself out when it has ended.
+fn a_server_comes_and_goes(one: &Server, two: &Server, etcd: &str) {
+    let mut third = start(etcd, TOKEN);
+    third.is_up();
+    the_kubernetes_service_names(one, &[one, two, &third]);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(third.child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(third.child.wait().unwrap().success(), "{}", third.log());
+    assert_eq!(named(two), addresses(&[one, two]), "{}", third.log());
+}
+
 fn kill_the_leader(servers: &mut [Server; 2], etcd: &mut Etcd) {
     let leader = holder(&servers[0], "kube-controller-manager");
     let dies = servers.iter().position(|server| leader.starts_with(&server.address)).expect("one of them leads");
@@ -258,6 +345,7 @@ fn kill_the_leader(servers: &mut [Server; 2], etcd: &mut Etcd) {
     deploy(left, "after");
     has_two_pods(left, "after");
     assert!(holder(left, "kube-controller-manager").starts_with(&left.address));
+    the_kubernetes_service_names(left, &[left]);
 
     // Without etcd there is a clear refusal, and no old answer.
     etcd.member.freeze();

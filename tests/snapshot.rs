@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use common::{Cluster, http_get, project, text};
 use serde_json::Value;
@@ -131,4 +131,49 @@ fn a_snapshot_moves_a_cluster_to_another_machine() {
     second.kubectl(&[&old, &server, "get", "secret", "hidden"]);
     let kept = fs::read_to_string(second.data_dir().join("server/token")).expect("a token");
     assert_eq!(kept.trim(), token);
+}
+
+/// The names of the snapshots that are there, the newest first, each whole.
+fn listed(cluster: &Cluster) -> Vec<String> {
+    let all: Vec<Value> = serde_json::from_str(&skiff(cluster, &["snapshot", "list", "-o", "json"])).expect("JSON");
+    assert!(all.iter().all(|one| one["whole"] == true && one["header"]["name"] == "scheduled"), "{all:?}");
+    let name = |one: &Value| PathBuf::from(one["path"].as_str().expect("a path"));
+    all.iter().map(|one| name(one).file_name().expect("a name").to_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn snapshots_are_made_on_schedule_and_the_oldest_removed() {
+    let mut cluster = Cluster::prepare();
+    cluster.set_flags(&["--snapshot-schedule-cron=@every 1s", "--snapshot-retention=2"]);
+    cluster.start_again();
+    let mut seen = BTreeSet::new();
+    cluster.wait("three have been made, of which two are kept", |cluster| {
+        let present = listed(cluster);
+        // Between one that is new and the removal of the oldest there is one more.
+        assert!(present.len() <= 3, "{present:?}");
+        let kept = present.len();
+        seen.extend(present);
+        seen.len() >= 3 && kept == 2
+    });
+    cluster.wait("an administrator is told", |cluster| {
+        let told = cluster.kubectl(&["get", "events", "-n", "kube-system", "--field-selector=reason=SnapshotSaved"]);
+        told.contains("Saved ")
+    });
+    cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    // One may have begun before the write; the one after it holds it.
+    seen.extend(listed(&cluster));
+    let before = seen.len();
+    cluster.wait("two more have been made", |cluster| {
+        seen.extend(listed(cluster));
+        seen.len() >= before + 2
+    });
+    // Whatever it is doing: what is in the folder is whole.
+    cluster.kill();
+    let newest = cluster.data_dir().join("server/snapshots").join(&listed(&cluster)[0]);
+    let token = fs::read_to_string(cluster.data_dir().join("server/token")).expect("a token").trim().to_owned();
+    let mut other = Cluster::prepare();
+    let copy = other.write_file("scheduled.snapshot", &fs::read(newest).expect("the snapshot"));
+    skiff(&other, &["snapshot", "restore", copy.to_str().expect("a path"), "--token", &token]);
+    other.start_again();
+    assert_eq!(other.get(&["configmap", "kept"])["data"]["a"], "b");
 }

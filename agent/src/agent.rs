@@ -196,6 +196,7 @@ fn context(
 ) -> Arc<Context> {
     let mine = Options { field_selector: Some(format!("spec.nodeName={}", config.node_name)), ..Options::default() };
     Arc::new(Context {
+        clock: Arc::new(jiff::Timestamp::now),
         conditions: watch::Sender::default(),
         orders: broadcast::Sender::new(ORDERS),
         node_name: config.node_name.clone(),

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         core::v1::{Pod, Service},
@@ -45,8 +46,13 @@ pub struct Order {
     pub ended: Ended,
 }
 
+/// What tells the time.
+pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// What all parts of the agent share.
 pub struct Context {
+    /// The time, by which pods are run.
+    pub(crate) clock: Clock,
     /// What is short on the node.
     pub conditions: watch::Sender<Conditions>,
     /// Orders to pods.
@@ -80,6 +86,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
     /// A pod's folder.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.data_dir.join("pods").join(uid)

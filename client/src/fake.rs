@@ -49,6 +49,8 @@ struct State {
     compacted: u64,
     revision: u64,
     held_at: Option<u64>,
+    /// A resource whose watches tell nothing.
+    silent: Option<String>,
     faults: Vec<Fault>,
     answers: Vec<Answer>,
     requests: Vec<Request>,
@@ -93,10 +95,16 @@ impl FakeApi {
         state.held_at = Some(state.revision);
     }
 
+    /// The watches of one resource tell nothing, until [`Self::release_watches`].
+    pub fn silence(&self, resource: &str) {
+        self.state.lock().silent = Some(resource.to_owned());
+    }
+
     /// Watches tell everything again.
     pub fn release_watches(&self) {
         let mut state = self.state.lock();
         state.held_at = None;
+        state.silent = None;
         self.told.send_replace(state.revision);
     }
 
@@ -329,6 +337,9 @@ fn next_event(
     position: u64,
     limit: u64,
 ) -> Result<Option<(WatchEvent, u64)>, ApiError> {
+    if state.silent.as_ref() == Some(&request.resource.resource) {
+        return Ok(None);
+    }
     if position < state.compacted {
         return Err(ApiError::expired(format!("too old resource version: {position} ({})", state.compacted)));
     }

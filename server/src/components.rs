@@ -22,11 +22,13 @@ use skiff_apiserver::{
         claims::{Claims, Reference},
         discovery::IssuerDocuments,
         jws::SigningKey,
+        usage::{self, Use},
     },
 };
 use skiff_client::{client::Client, informer::Informers, recorder::EventRecorder};
 use skiff_controllers::tokens::{Sign, TokenOf};
 use skiff_store::Store;
+use tokio::sync::mpsc::Receiver;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -59,14 +61,15 @@ pub(crate) fn api_server(
     identities: &Identities,
     pki: &Pki,
     key: &Arc<SigningKey>,
-) -> Result<(ApiServer, Arc<NetDial>), ServerError> {
+) -> Result<(ApiServer, Arc<NetDial>, Receiver<Use>), ServerError> {
     let dial = NetDial::new(identities.node_client(pki)?).map_err(|error| ServerError::Tls(error.into()))?;
     let dial = Arc::new(dial);
     let config = registry.config();
     let advertised = format!("{}:{}", config.advertise_address, config.advertise_port);
     let issuer = IssuerDocuments::new(ISSUER, &advertised, key);
-    let tokens: Arc<dyn Identity> =
-        Arc::new(Tokens::new(TokensConfig::new(Arc::clone(key)), Arc::clone(registry.cacher())));
+    let (told, uses) = usage::uses();
+    let tokens = TokensConfig { uses: Some(told), ..TokensConfig::new(Arc::clone(key)) };
+    let tokens: Arc<dyn Identity> = Arc::new(Tokens::new(tokens, Arc::clone(registry.cacher())));
     registry.set_identity(Arc::clone(&tokens));
     let parts = ApiServerParts {
         dispatch: Arc::clone(registry) as Arc<dyn Dispatch>,
@@ -75,8 +78,9 @@ pub(crate) fn api_server(
         catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
         dial: Arc::clone(&dial) as Arc<dyn Dial>,
         issuer: Some(issuer),
+        spans: Arc::clone(registry.spans()),
     };
-    Ok((ApiServer::new(ApiServerConfig::default(), parts), dial))
+    Ok((ApiServer::new(ApiServerConfig::default(), parts), dial, uses))
 }
 
 /// What must be well for the API server to be live and ready: the datastore, and what every cluster has, which is
@@ -130,7 +134,7 @@ pub(crate) fn start(
             ..Default::default()
         },
         signer: Arc::new(ClusterSigner(Arc::clone(pki))),
-        server: Client::new(api.local(user("system:apiserver", &["system:masters"]), "kube-apiserver")),
+        server: itself(api),
         sign_token: sign_token(key),
     };
     let control =
@@ -171,6 +175,11 @@ fn sign_token(key: &Arc<SigningKey>) -> Sign {
         let account = Reference { name: of.account.clone(), uid: of.account_uid.clone() };
         key.sign(&Claims::legacy_json(&of.namespace, &account, &of.secret)).map_err(|error| error.to_string())
     }))
+}
+
+/// The API as the API server itself.
+pub(crate) fn itself(api: &ApiServer) -> Client {
+    Client::new(api.local(user("system:apiserver", &["system:masters"]), "kube-apiserver"))
 }
 
 /// Who may do all: the identity of what the operator of this process asks for.

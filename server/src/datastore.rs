@@ -11,7 +11,7 @@ use skiff_store::{
 };
 use tokio::time::Instant;
 
-use crate::ServerError;
+use crate::{ServerError, pki::certify::pem};
 
 /// How long a start waits for an etcd that is not there yet.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +35,12 @@ pub enum Datastore {
         /// For `https://`.
         tls: Option<EtcdTls>,
     },
+}
+
+/// Whom this machine trusts, as PEM: for an etcd whose authority is not given. Empty on a small machine that trusts
+/// nobody. Where they are is OpenSSL's convention, `SSL_CERT_FILE` and `SSL_CERT_DIR` included.
+pub fn trusted_by_this_machine() -> String {
+    rustls_native_certs::load_native_certs().certs.iter().map(|cert| pem(cert)).collect()
 }
 
 impl Datastore {

@@ -31,7 +31,7 @@ use skiff_apiserver::{
     bootstrap,
     registry::{self, Registry, RegistryConfig},
     strategy::services::Cidr,
-    tokens::jws::SigningKey,
+    tokens::{jws::SigningKey, usage},
 };
 use skiff_client::{client::Client, clock};
 use skiff_store::{Store, StoreError, cache::Cacher};
@@ -45,7 +45,7 @@ use seal::SealError;
 use snapshot::SnapshotError;
 use token::{Token, TokenError};
 
-pub use datastore::Datastore;
+pub use datastore::{Datastore, trusted_by_this_machine};
 pub use skiff_store::etcd::EtcdTls;
 
 /// The version of Kubernetes whose API is served.
@@ -222,7 +222,7 @@ impl Server {
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
-        let (api, nodes) = components::api_server(&registry, &identities, &pki, &key)?;
+        let (api, nodes, uses) = components::api_server(&registry, &identities, &pki, &key)?;
         let api = Arc::new(api);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
@@ -240,6 +240,9 @@ impl Server {
                 tracing::error!(%error, "the API server no longer listens");
             }
         });
+        tasks.spawn(bootstrap::keep_endpoints(Arc::clone(&registry), cancel.child_token()));
+        tasks.spawn(bootstrap::keep_tracking(Arc::clone(&registry), cancel.child_token()));
+        tasks.spawn(usage::run(components::itself(&api), uses, cancel.child_token()));
         let admin = Client::new(api.local(components::administrator(), "skiff"));
         components::start(&api, &config, &pki, &key, store.sole_writer(), &tasks, &cancel);
         let source = snapshot::Source::new(Arc::clone(&store), config.datastore.kind(), &config.data_dir, &pki);

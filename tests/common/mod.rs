@@ -38,6 +38,7 @@ pub const KUBECTLS: [&str; 2] = ["1.32", "1.36"];
 pub struct Cluster {
     dir: tempfile::TempDir,
     place: Place,
+    more: Vec<String>,
     process: Option<Child>,
 }
 
@@ -54,7 +55,12 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("skiff-test-").tempdir().expect("a folder");
         // The ordinary user owns the folder; root may do all.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("permissions");
-        Self { dir, place: Place::take(), process: None }
+        Self { dir, place: Place::take(), more: Vec::new(), process: None }
+    }
+
+    /// What skiff is started with from now on, beside what sets it apart from others.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.more = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// The cluster's folder.
@@ -102,7 +108,7 @@ impl Cluster {
         let log = self.dir.path().join("log");
         let file = || fs::File::options().create(true).append(true).open(&log).expect("the log");
         let mut command = self.skiff(&["-v", "dev", "--node-name=test-node"]);
-        command.args(self.place.flags());
+        command.args(self.place.flags()).args(&self.more);
         command.stdin(Stdio::null()).stdout(file()).stderr(file()).process_group(0);
         let said_before = self.log().matches("is up").count();
         self.process = Some(command.spawn().expect("skiff starts"));

@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use k8s_cri::v1::{
     ContainerFilter, ContainerState, ContainerStateValue, CreateContainerRequest, LinuxContainerResources,
     ListContainersRequest, Mount, PodSandboxConfig, RemoveContainerRequest, RemovePodSandboxRequest,
@@ -152,7 +151,7 @@ impl Job {
     }
 
     async fn mount(&self) -> Outcome {
-        let result = self.volumes.lock().await.set_up(&self.fields(), Timestamp::now()).await;
+        let result = self.volumes.lock().await.set_up(&self.fields(), self.ctx.now()).await;
         Outcome::Mounted(result.map_err(|(volume, e)| {
             let message = format!("MountVolume.SetUp failed for volume {volume:?} : {}", e.chain());
             self.event(None, EventType::Warning, "FailedMount", &*message);

@@ -95,7 +95,7 @@ pub fn worker(
         reported: serde_json::to_vec(desired.api_status()).ok(),
         observed: ObservedPod {
             runtime_name: ctx.runtime(&desired.pod).map(|runtime| runtime.name.clone()).unwrap_or_default(),
-            first_seen: Some(Timestamp::now()),
+            first_seen: Some(ctx.now()),
             volumes: if left { VolumeState::Ready } else { VolumeState::Absent },
             ..ObservedPod::default()
         },
@@ -137,7 +137,7 @@ impl Worker {
         match observe::observe(&*cri, self.desired.uid()).await {
             Ok(mut found) => {
                 if self.first_look && !self.desired.gone {
-                    observe::recall_lost(&self.desired, &mut found, Timestamp::now());
+                    observe::recall_lost(&self.desired, &mut found, self.ctx.now());
                 }
                 self.keep_recalled(&mut found);
                 self.observed.sandboxes = found.sandboxes;
@@ -149,7 +149,7 @@ impl Worker {
             }
             Err(e) => {
                 tracing::debug!(pod = self.desired.name(), error = %e, "the runtime does not answer");
-                self.wake_at = Timestamp::now().checked_add(SignedDuration::from_secs(1)).ok();
+                self.wake_at = self.ctx.now().checked_add(SignedDuration::from_secs(1)).ok();
                 false
             }
         }
@@ -177,7 +177,7 @@ impl Worker {
 
     /// One turn: probes, report, actions. True once nothing is left to do, ever.
     fn step(&mut self) -> bool {
-        let now = Timestamp::now();
+        let now = self.ctx.now();
         if std::mem::take(&mut self.is_new) {
             self.admit();
         }
@@ -260,12 +260,12 @@ impl Worker {
         let message = "Pod was active on the node longer than the specified deadline".to_owned();
         self.ctx.event(&self.desired.pod, None, EventType::Normal, "DeadlineExceeded", &*message);
         self.observed.ended = Some(Ended { reason: "DeadlineExceeded".to_owned(), message, grace_seconds: None });
-        self.wake_at = Some(Timestamp::now());
+        self.wake_at = Some(self.ctx.now());
     }
 
     /// Waits for whatever comes first and takes it in; false when the worker is to end.
     async fn wait(&mut self) -> bool {
-        let delay = self.wake_at.map(|at| at.duration_since(Timestamp::now()).max(SignedDuration::from_millis(1)));
+        let delay = self.wake_at.map(|at| at.duration_since(self.ctx.now()).max(SignedDuration::from_millis(1)));
         let delay = delay.and_then(|delay| Duration::try_from(delay).ok()).unwrap_or(Duration::MAX);
         tokio::select! {
             () = self.cancel.cancelled() => return false,
@@ -294,7 +294,7 @@ impl Worker {
             Input::End(ended) => {
                 if !self.desired.deleting() && self.observed.ended.is_none() {
                     self.observed.ended = Some(*ended);
-                    self.wake_at = Some(Timestamp::now());
+                    self.wake_at = Some(self.ctx.now());
                 }
             }
             Input::Sources => {
@@ -309,7 +309,7 @@ impl Worker {
     }
 
     fn finish(&mut self, (subject, outcome): Finished) {
-        let now = Timestamp::now();
+        let now = self.ctx.now();
         memory::remember(&self.desired, &mut self.observed, &outcome, now);
         match outcome {
             Outcome::Retry(message) => {
@@ -462,7 +462,7 @@ impl Worker {
         let Ok(volumes) = self.volumes.try_lock() else { return };
         let Some(at) = volumes.renew_at() else { return };
         drop(volumes);
-        if at > Timestamp::now() {
+        if at > self.ctx.now() {
             self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
         } else if self.observed.volumes == VolumeState::Ready
             && !self.observed.is_busy(&Subject::Volumes)

@@ -4,6 +4,7 @@
 //! - [`atomic`]: puts files in place so that a reader sees all of the old or all of the new ones.
 //! - [`setup`]: makes a pod's volumes, refreshes them, takes them away.
 //! - [`sources`]: follows what they are made of.
+//! - [`tokens`]: those of the pod's account, renewed while they are good.
 //! - [`ownership`]: whose the files are.
 //! - [`memory`]: those that are in memory.
 //! - [`mounts`]: which of them a container gets, and where.
@@ -15,6 +16,7 @@ pub mod ownership;
 pub mod payload;
 pub mod setup;
 pub mod sources;
+mod tokens;
 
 use std::path::PathBuf;
 

@@ -1,48 +1,38 @@
 //! Makes a pod's volumes, refreshes those that are made of objects, takes them away.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use futures::future::try_join_all;
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{
-    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-    core::v1::{
-        ConfigMap, EmptyDirVolumeSource, HostPathVolumeSource, Secret, ServiceAccount, ServiceAccountTokenProjection,
-        Volume, VolumeProjection,
-    },
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, EmptyDirVolumeSource, HostPathVolumeSource, Secret, Volume, VolumeProjection,
 };
-use parking_lot::Mutex;
 use skiff_client::{Client, Kind};
 
 use super::{
     VolumeError, atomic, memory, ownership,
     payload::{self, DEFAULT_MODE, File, Payload, mode},
+    tokens::Tokens,
 };
 use crate::{keep::transport::is_away, pods::fields::Fields, quantity};
-
-/// How long a token lives where nothing else is said.
-const TOKEN_SECONDS: i64 = 3600;
-/// A token is renewed when this part of its life is left.
-const TOKEN_RENEW_PERCENT: i64 = 20;
 
 /// One pod's volumes on the node.
 #[derive(Debug)]
 pub struct Volumes {
     folder: PathBuf,
     client: Client,
-    /// By volume and path: a token, and when it is to be renewed.
-    tokens: Mutex<BTreeMap<String, (String, Timestamp)>>,
+    tokens: Tokens,
 }
 
 impl Volumes {
     /// The volumes of the pod with this folder.
     pub fn new(pod_folder: &Path, client: Client) -> Self {
-        Self { folder: pod_folder.join("volumes"), client, tokens: Mutex::default() }
+        Self { folder: pod_folder.join("volumes"), client, tokens: Tokens::default() }
     }
 
     /// Where a volume is on the host.
@@ -83,7 +73,7 @@ impl Volumes {
 
     /// When a token must be renewed.
     pub fn renew_at(&self) -> Option<Timestamp> {
-        self.tokens.lock().values().map(|(_, renew_at)| *renew_at).min()
+        self.tokens.renew_at()
     }
 
     /// Takes everything away.
@@ -165,7 +155,8 @@ impl Volumes {
         if !payload::stays_inside(&source.path) {
             return Err(VolumeError::Path(source.path.clone()));
         }
-        let token = self.token(volume, source, fields, now).await?;
+        let key = format!("{volume}/{}", source.path);
+        let token = self.tokens.get(&self.client, key, source, fields, now).await?;
         Ok([(source.path.clone(), File { data: token.into_bytes(), mode })].into())
     }
 
@@ -198,54 +189,6 @@ impl Volumes {
             None => Err(VolumeError::Missing { kind: "secret", name: name.to_owned() }),
         }
     }
-
-    /// A token bound to the pod: the one at hand unless it is due for renewal.
-    async fn token(
-        &self,
-        volume: &str,
-        source: &ServiceAccountTokenProjection,
-        fields: &Fields<'_>,
-        now: Timestamp,
-    ) -> Result<String, VolumeError> {
-        let key = format!("{volume}/{}", source.path);
-        let at_hand = self.tokens.lock().get(&key).filter(|(_, renew_at)| *renew_at > now).cloned();
-        if let Some((token, _)) = at_hand {
-            return Ok(token);
-        }
-        let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
-        let request = token_request(source, fields, seconds);
-        let account =
-            fields.desired.spec().service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
-        let namespace = fields.desired.namespace();
-        let api = |source| VolumeError::Api { what: format!("a token of serviceaccount {account:?}"), source };
-        let answer = self.client.create_subresource::<ServiceAccount, _>(namespace, account, "token", &request).await;
-        let answer: TokenRequest =
-            serde_json::from_slice(&answer.map_err(api)?).map_err(|e| api(skiff_api::status::ApiError::internal(e)))?;
-        let status = answer.status.unwrap_or_default();
-        let expires = status.expiration_timestamp.map_or(now, |time| time.0);
-        let token = status.token.unwrap_or_default();
-        let life = expires.duration_since(now).max(SignedDuration::from_secs(1));
-        let renew_at =
-            now.checked_add(life * i32::try_from(100 - TOKEN_RENEW_PERCENT).unwrap_or(80) / 100).unwrap_or(now);
-        self.tokens.lock().insert(key, (token.clone(), renew_at));
-        Ok(token)
-    }
-}
-
-fn token_request(source: &ServiceAccountTokenProjection, fields: &Fields<'_>, seconds: i64) -> TokenRequest {
-    let bound = BoundObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        name: Some(fields.desired.name().to_owned()),
-        uid: Some(fields.desired.uid().to_owned()),
-    };
-    let audiences = source.audience.clone().into_iter().filter(|audience| !audience.is_empty()).collect();
-    let spec = TokenRequestSpec {
-        audiences: Some(audiences),
-        bound_object_ref: Some(bound),
-        expiration_seconds: Some(seconds),
-    };
-    TokenRequest { spec: Some(spec), ..TokenRequest::default() }
 }
 
 /// An object, or `None` where it is not there.

@@ -4,7 +4,7 @@ use super::{
     cursor::{Cursor, Errors},
     meta, pods, volumes,
 };
-use crate::{names, selector::LabelSelector, status::FieldError};
+use crate::{cron, names, selector::LabelSelector, status::FieldError};
 
 /// The longest name from which a CronJob can name its Jobs.
 const CRON_JOB_NAME_CHARS: usize = 52;
@@ -280,23 +280,46 @@ fn job_spec(spec: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-/// A CronJob. Its schedule is read by the controller, which knows the syntax; here it must have five parts or a name.
-pub(super) fn cron_job(object: &Cursor<'_>, _old: Option<&Cursor<'_>>, errors: &mut Errors) {
+/// When a CronJob makes Jobs. Only old ones may have a time zone in the schedule itself.
+fn schedule(spec: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    let (schedule, zone) = (spec.at("schedule"), spec.at("timeZone"));
+    if errors.require(&schedule, "") {
+        let text = schedule.text();
+        if let Err(why) = cron::Schedule::parse(text) {
+            errors.invalid(&schedule, &why.to_string());
+        }
+        let had_zone = old.is_some_and(|old| old.at("schedule").text().contains("TZ"));
+        if text.contains("TZ") && !had_zone {
+            errors.invalid(&schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+        } else if text.contains("TZ") && zone.is_set() {
+            errors.invalid(&schedule, "cannot use both timeZone field and TZ or CRON_TZ in schedule");
+        }
+    }
+    if zone.is_set() && old.is_none_or(|old| old.at("timeZone").text() != zone.text()) {
+        time_zone(&zone, errors);
+    }
+}
+
+fn time_zone(zone: &Cursor<'_>, errors: &mut Errors) {
+    let name = zone.text();
+    if name.is_empty() {
+        errors.invalid(zone, "timeZone must be nil or non-empty string");
+    } else if name.eq_ignore_ascii_case("local") {
+        let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.invalid(zone, why);
+    } else if cron::zone(name).is_none() {
+        errors.invalid(zone, &format!("unknown time zone {name}"));
+    }
+}
+
+/// A CronJob.
+pub(super) fn cron_job(object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
     let spec = object.at("spec");
     let name = object.down(&["metadata", "name"]);
     if name.text().len() > CRON_JOB_NAME_CHARS {
         errors.invalid(&name, "must be no more than 52 characters");
     }
-    let schedule = spec.at("schedule");
-    if errors.require(&schedule, "") {
-        let text = schedule.text();
-        if text.contains("TZ") {
-            errors.invalid(&schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-        } else if !text.starts_with('@') && text.split_whitespace().count() != 5 {
-            let found = text.split_whitespace().count();
-            errors.invalid(&schedule, &format!("expected exactly 5 fields, found {found}: [{text}]"));
-        }
-    }
+    schedule(&spec, old.map(|old| old.at("spec")).as_ref(), errors);
     for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         errors.non_negative(&spec.at(field));
     }

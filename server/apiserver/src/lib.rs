@@ -7,7 +7,7 @@
 //! - `registry/`: the verbs, once for all kinds, over the watch cache; `strategy/` holds what is particular to a kind.
 //! - `tokens/`: the tokens that the cluster issues and knows.
 //! - `bootstrap/`: the objects that a fresh cluster holds.
-//! - `local.rs`: the in-process transport.
+//! - `local.rs`: the in-process transport. `spans.rs`: what the three of authn, authz and admission cost a request.
 
 pub mod admission;
 pub mod authz;
@@ -16,6 +16,7 @@ pub mod front;
 pub mod local;
 pub mod registry;
 pub mod server;
+pub mod spans;
 pub mod strategy;
 pub mod tokens;
 

@@ -23,6 +23,7 @@ use crate::{
     },
     local::Local,
     registry::Dispatch,
+    spans::Spans,
     tokens::discovery::IssuerDocuments,
 };
 
@@ -57,6 +58,8 @@ pub struct ApiServerParts {
     pub dial: Arc<dyn Dial>,
     /// By what others check tokens that are issued here; `None` where none are.
     pub issuer: Option<IssuerDocuments>,
+    /// How long it takes to know who asks and whether they may.
+    pub spans: Arc<Spans>,
 }
 
 /// The API server.
@@ -71,6 +74,8 @@ impl ApiServer {
     /// An API server of these parts. Nothing listens until [`ApiServer::serve`].
     pub fn new(config: Config, parts: ApiServerParts) -> Self {
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::default()));
+        let told = Arc::clone(&parts.spans);
+        metrics.add_source(Arc::new(move |out: &mut String| told.write(out)));
         let front = Front::new(FrontParts {
             dispatch: Arc::clone(&parts.dispatch),
             authorizer: parts.authorizer,
@@ -80,6 +85,7 @@ impl ApiServer {
             issuer: parts.issuer,
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
+            spans: Arc::clone(&parts.spans),
             version: config.version,
             patience: config.patience,
         });

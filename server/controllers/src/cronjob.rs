@@ -1,7 +1,6 @@
 //! CronJobs: a Job at every time of a schedule.
 
 pub mod decide;
-pub mod schedule;
 #[cfg(test)]
 mod tests;
 

@@ -1,14 +1,18 @@
 //! The garbage collector: what is owned goes with its owners, in the background, before them, or not at all, as the
 //! deletion of the owner asks.
 //!
-//! One reflector a resource feeds the graph of owners; whatever may have to go is queued by UID. Before anything is
-//! deleted the server is asked: for the object as it is now, and for every owner that the graph does not know.
+//! One reflector a resource feeds the graph of owners; whatever may have to go is queued by UID. The reflectors are told
+//! apart: the graph may know an owner and not yet the dependent that was made before it, or the other way round. So
+//! before anything is done that cannot be undone the server is asked:
+//! - before an object is deleted: for it as it is now, and for every owner that the graph does not know. An object is
+//!   looked at again for as long as the graph does not know an owner that the server has.
+//! - before an owner is let go that leaves its dependents, or goes after them: for all its dependents.
 
 pub mod graph;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::{
@@ -42,9 +46,21 @@ pub const NAME: &str = "generic-garbage-collector";
 /// Objects worked on at once.
 const WORKERS: usize = 16;
 
-/// How long an owner that the graph does not know may take to appear in it before the server is asked for it: the
-/// kinds are watched apart, a dependent may be told of before its owner.
-const OWNER_DELAY: Duration = Duration::from_secs(1);
+/// What came of looking at an object.
+enum Looked {
+    /// There is nothing more to do until something changes.
+    Done,
+    /// The graph is behind.
+    Again,
+}
+
+/// Which of these name an owner, with their UIDs.
+fn dependents_in(entries: &[Arc<Entry>], owner: &str, known: &Arc<Known>) -> Vec<(String, Node)> {
+    let named = memchr::memmem::Finder::new(owner);
+    let may_be = entries.iter().filter(|entry| named.find(&entry.json).is_some());
+    let read = may_be.filter_map(|entry| Node::read(known, &entry.json));
+    read.filter(|(_, node)| node.owners.iter().any(|known| known.uid == owner)).collect()
+}
 
 struct Collector {
     client: Client,
@@ -111,7 +127,8 @@ impl Collector {
         while let Some(uid) = self.queue.next(&self.cancel).await {
             let Some(outcome) = self.cancel.run_until_cancelled(self.look(&uid)).await else { return };
             match outcome {
-                Ok(()) => self.queue.forget(&uid),
+                Ok(Looked::Done) => self.queue.forget(&uid),
+                Ok(Looked::Again) => self.queue.add_failed(uid.clone()),
                 Err(error) => {
                     tracing::debug!(%uid, %error, "the garbage collector tries again");
                     self.queue.add_failed(uid.clone());
@@ -121,8 +138,8 @@ impl Collector {
         }
     }
 
-    async fn look(&self, uid: &str) -> Result<(), ApiError> {
-        let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(()) };
+    async fn look(&self, uid: &str) -> Result<Looked, ApiError> {
+        let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(Looked::Done) };
         if node.deleting && node.orphans {
             self.orphan_dependents(uid, &node).await?;
         }
@@ -130,14 +147,15 @@ impl Collector {
             return self.go_after_dependents(uid, &node).await;
         }
         if node.deleting || node.owners.is_empty() {
-            return Ok(());
+            return Ok(Looked::Done);
         }
         self.follow_owners(uid, &node).await
     }
 
     /// Takes an owner out of its dependents, then lets it go.
     async fn orphan_dependents(&self, uid: &str, node: &Node) -> Result<(), ApiError> {
-        let releases = self.dependents(uid).into_iter().map(|(dependent_uid, dependent)| async move {
+        let dependents = self.live_dependents(uid, node).await?;
+        let releases = dependents.into_iter().map(|(dependent_uid, dependent)| async move {
             let Some(live) = self.live(&dependent, &dependent_uid).await? else { return Ok(()) };
             self.release(&dependent, &live, &[uid.to_owned()]).await
         });
@@ -146,27 +164,37 @@ impl Collector {
         self.drop_finalizer(uid, node, ORPHAN).await
     }
 
-    fn dependents(&self, uid: &str) -> Vec<(String, Node)> {
-        let graph = self.graph.lock();
-        graph.dependents(uid).filter_map(|uid| Some((uid.clone(), graph.get(uid)?.clone()))).collect()
+    /// All dependents that the server has of an owner now, with their UIDs. It is asked for every object that could be
+    /// one: owners that are deleted so are few.
+    async fn live_dependents(&self, uid: &str, node: &Node) -> Result<Vec<(String, Node)>, ApiError> {
+        let near = |known: &Known| known.namespaced || node.namespace.is_empty();
+        let lists = self.catalog.all().into_iter().filter(near).map(|known| async move {
+            let namespace = if known.namespaced { &*node.namespace } else { "" };
+            let list = self.client.raw_list(Request::new(Verb::List, known.resource.clone(), namespace, "")).await?;
+            Ok(dependents_in(&list.entries, uid, &Arc::new(known)))
+        });
+        let lists: Vec<Result<Vec<_>, ApiError>> = stream::iter(lists).buffer_unordered(WORKERS).collect().await;
+        Ok(lists.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// Deletes what an owner waits for; lets it go when nothing is left that it has to wait for.
-    async fn go_after_dependents(&self, uid: &str, node: &Node) -> Result<(), ApiError> {
-        if self.graph.lock().blocking(uid) == 0 {
-            return self.drop_finalizer(uid, node, FOREGROUND).await;
+    async fn go_after_dependents(&self, uid: &str, node: &Node) -> Result<Looked, ApiError> {
+        if self.graph.lock().blocking(uid) > 0 {
+            self.graph.lock().dependents(uid).for_each(|dependent| self.queue.add(dependent.clone()));
+            return Ok(Looked::Done);
         }
-        for (dependent, _) in self.dependents(uid) {
-            self.queue.add(dependent);
+        let dependents = self.live_dependents(uid, node).await?;
+        if dependents.iter().any(|(_, dependent)| dependent.blocks(uid)) {
+            return Ok(Looked::Again);
         }
-        Ok(())
+        self.drop_finalizer(uid, node, FOREGROUND).await.map(|()| Looked::Done)
     }
 
-    async fn follow_owners(&self, uid: &str, node: &Node) -> Result<(), ApiError> {
+    async fn follow_owners(&self, uid: &str, node: &Node) -> Result<Looked, ApiError> {
         if node.owners.iter().all(|owner| self.known_standing(node, owner) == Some(Standing::Solid)) {
-            return Ok(());
+            return Ok(Looked::Done);
         }
-        let Some(live) = self.live(node, uid).await? else { return Ok(()) };
+        let Some(live) = self.live(node, uid).await? else { return Ok(Looked::Done) };
         let mut owners = Vec::new();
         for owner in live.owner_references() {
             let owner = Owner {
@@ -180,15 +208,24 @@ impl Collector {
         }
         let has_dependents = self.graph.lock().dependents(uid).next().is_some();
         match judge(&owners, &live, has_dependents) {
-            Verdict::Keep => Ok(()),
-            Verdict::Release(gone) => self.release(node, &live, &gone).await,
+            // What the graph never knew it is never told the end of.
+            Verdict::Keep if node.owners.iter().any(|owner| self.is_yet_to_come(node, owner)) => Ok(Looked::Again),
+            Verdict::Keep => Ok(Looked::Done),
+            Verdict::Release(gone) => self.release(node, &live, &gone).await.map(|()| Looked::Done),
             Verdict::Delete(policy) => {
                 if owners.iter().any(|(_, standing)| *standing == Standing::Waiting) && self.is_in_circle(uid) {
                     self.unblock(node, &live).await?;
                 }
-                self.delete(node, uid, policy).await
+                self.delete(node, uid, policy).await.map(|()| Looked::Done)
             }
         }
+    }
+
+    /// Whether the graph does not know an owner that it could know.
+    fn is_yet_to_come(&self, node: &Node, owner: &Owner) -> bool {
+        let kind = self.catalog.of_owner(&owner.api_version, &owner.kind);
+        let could_be = kind.is_some_and(|kind| !kind.namespaced || !node.namespace.is_empty());
+        could_be && self.known_standing(node, owner).is_none()
     }
 
     /// Whether one of an object's dependents waits for its own dependents to go: the object may be among those.
@@ -335,12 +372,8 @@ struct Watched {
 impl Watched {
     fn set(&self, entry: &Entry) {
         if let Some((uid, node)) = Node::read(&self.known, &entry.json) {
-            // The kinds are watched apart. A new dependent whose owner is not known yet waits for it to become known,
-            // and an owner that leaves its dependents behind for all of them to be known.
-            let waits = !node.deleting || node.orphans;
             let look = self.graph.lock().set(&uid, node);
-            let delay = if waits { OWNER_DELAY } else { Duration::ZERO };
-            look.into_iter().for_each(|uid| self.queue.add_after(uid, delay));
+            look.into_iter().for_each(|uid| self.queue.add(uid));
         }
     }
 

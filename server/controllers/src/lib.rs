@@ -7,7 +7,7 @@
 //! - [`endpointslice`]: which pods are behind a Service.
 //! - [`endpoints`]: the older form of that.
 //! - [`accounts`]: what every namespace has.
-//! - [`tokens`]: tokens in Secrets.
+//! - [`tokens`]: tokens in Secrets; [`legacy_tokens`]: those that nobody uses any more.
 //! - [`certificates`]: requests for certificates, approved, signed and forgotten.
 //! - [`namespace`]: what goes with a namespace; [`garbage`]: what goes with its owner; [`events`]: what goes with time.
 //! - [`nodes`]: address ranges, lost nodes, evictions; [`podgc`]: pods that nobody else deletes.
@@ -29,6 +29,7 @@ pub mod events;
 pub mod frame;
 pub mod garbage;
 pub mod job;
+pub mod legacy_tokens;
 pub mod meta;
 pub mod namespace;
 pub mod nodes;
@@ -119,6 +120,7 @@ fn start_cluster(all: &mut JoinSet<()>, context: &Contexts<'_>, config: &Config)
     all.spawn(accounts::run_accounts(context(accounts::ACCOUNTS_NAME)));
     let sign_token = config.sign_token.clone();
     all.spawn(tokens::run(context(tokens::NAME), config.root_ca.clone(), sign_token));
+    all.spawn(legacy_tokens::run(context(legacy_tokens::NAME)));
     all.spawn(accounts::run_root_ca(context(accounts::ROOT_CA_NAME), config.root_ca.clone()));
     all.spawn(certificates::run(context(certificates::NAME), Arc::clone(&config.signer)));
     all.spawn(namespace::run(context(namespace::NAME)));

@@ -21,11 +21,11 @@ use crate::{
 pub const NAME: &str = "serviceaccount-token-controller";
 
 /// The type of the Secrets.
-const TYPE: &str = "kubernetes.io/service-account-token";
+pub(crate) const TYPE: &str = "kubernetes.io/service-account-token";
 
 /// The annotations that name the account.
-const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+pub(crate) const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+pub(crate) const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 /// The index of Secrets by the account that they name.
 const BY_ACCOUNT: &str = "service-account";

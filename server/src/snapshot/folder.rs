@@ -87,12 +87,12 @@ pub fn list(folder: &Path) -> Result<Vec<Found>, SnapshotError> {
         if name.starts_with('.') || !name.ends_with(SUFFIX) {
             continue;
         }
-        // One that has just been removed is not there.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
         let header = file::glance(&path).map_err(|error| match error {
             SnapshotError::Header { source, .. } => source.to_string(),
             other => other.to_string(),
         });
+        // One that is being removed is not there, and has no fault.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
         found.push(Found { size_bytes: metadata.len(), path, header });
     }
     found.sort_by_cached_key(|found| {

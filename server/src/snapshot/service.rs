@@ -118,11 +118,11 @@ impl Snapshots {
     /// Makes snapshots on schedule until it is cancelled. What was due while no server ran is not made up for.
     pub async fn follow_schedule(self: Arc<Self>, recorder: EventRecorder, cancel: CancellationToken) {
         folder::clean(&self.config.folder);
-        let Some(schedule) = self.schedule else { return };
+        let Some(schedule) = &self.schedule else { return };
         let zone = TimeZone::system();
         let mut due = schedule.next_after((self.clock)(), &zone);
         loop {
-            match decide(&schedule, &mut due, (self.clock)(), &zone) {
+            match decide(schedule, &mut due, (self.clock)(), &zone) {
                 Next::End => return,
                 Next::Wait(wait) => {
                     if cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {

@@ -165,6 +165,9 @@ pub enum StoreError {
     /// The datastore cannot be written or reached for now.
     #[error("the datastore is unavailable: {0}")]
     Unavailable(String),
+    /// An object is larger than the datastore takes.
+    #[error("the object cannot be stored: {0}")]
+    TooLarge(String),
     /// The datastore's file was made by a newer version of skiff.
     #[error(
         "the datastore has schema {found}, this skiff knows up to {known}: use the newer skiff, or restore a snapshot"

@@ -7,9 +7,10 @@ mod etcd_server;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, TlsOptions, UserAddOptions};
 use etcd_server::{Etcd, Etcds, TlsFiles};
 use futures::{StreamExt, future};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::json;
 use skiff_api::{
     kinds::{Durability, StorageKey},
@@ -84,11 +85,12 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A certificate and its key; for any address that a test's etcd may have.
-fn signed(ca: &CertifiedIssuer<'static, KeyPair>, address: &str) -> (String, String) {
+/// A certificate and its key, for an address, or for a user of etcd's of that name.
+fn signed(ca: &CertifiedIssuer<'static, KeyPair>, name: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
-    let cert = CertificateParams::new(vec![address.to_owned()]).unwrap().signed_by(&key, ca).unwrap();
-    (cert.pem(), key.serialize_pem())
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
 }
 
 fn file(folder: &Path, name: &str, text: &str) -> std::path::PathBuf {
@@ -97,16 +99,20 @@ fn file(folder: &Path, name: &str, text: &str) -> std::path::PathBuf {
     path
 }
 
+/// An etcd that knows only whom an authority has signed.
+fn with_certificates(ca: &CertifiedIssuer<'static, KeyPair>, folder: &Path) -> Etcd {
+    Etcd::start_tls(|address| {
+        let (cert, key) = signed(ca, address);
+        let (cert, key) = (file(folder, "etcd.crt", &cert), file(folder, "etcd.key", &key));
+        TlsFiles { ca: file(folder, "ca.crt", &ca.pem()), cert, key }
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_certificates_that_etcd_knows_are_let_in() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (authority(), authority());
-    let ca = file(folder.path(), "ca.crt", &ours.pem());
-    let etcd = Etcd::start_tls(|address| {
-        let (cert, key) = signed(&ours, address);
-        let (cert, key) = (file(folder.path(), "etcd.crt", &cert), file(folder.path(), "etcd.key", &key));
-        TlsFiles { ca: ca.clone(), cert, key }
-    });
+    let etcd = with_certificates(&ours, folder.path());
     let with = |ca: &CertifiedIssuer<'static, KeyPair>, identity| {
         let tls = Some(EtcdTls { ca: ca.pem(), identity });
         EtcdStore::open(EtcdOptions { tls, ..options(&[etcd.url()]) })
@@ -253,9 +259,10 @@ async fn what_others_write_to_etcd_holds_up_nobody() {
     let mut other = etcd_client::Client::connect([etcd.url()], None).await.unwrap();
     for n in 0..20 {
         other.put("/of/another", n.to_string(), None).await.unwrap();
+        let newest = store.revision().await.unwrap();
         // Its revision is another's: the cache must learn that it has come all the same.
         let page = within("a list", cache.list(&pods(), &ListQuery::default())).await.unwrap();
-        assert_eq!(page.revision, store.revision().await.unwrap());
+        assert!(page.revision >= newest, "{} is older than {newest}", page.revision);
     }
     let mut watch = store.watch(0).await.unwrap();
     let last = create(&*store, "/g/r/a", "1").await;
@@ -370,4 +377,66 @@ async fn a_restore_that_is_broken_off_is_not_shown() {
     let kind = pods();
     eventually("the cache has loaded what was restored", || cache.get(&kind, "a", "x")).await;
     assert!(cache.revision() >= newest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_etcd_does_not_take_is_too_large_and_holds_up_nothing() {
+    let etcd = Etcd::start();
+    let store = open(&[etcd.url()]).await;
+    // Beyond what etcd stores, and beyond what it reads at all.
+    for bytes in [1_700_000, 2_900_000] {
+        let refused = write(&*store, "/g/r/large", Expect::Absent, &"x".repeat(bytes)).await;
+        assert!(matches!(refused, Err(StoreError::TooLarge(_))), "{bytes}: {refused:?}");
+    }
+    let revision = create(&*store, "/g/r/large", &"x".repeat(1_000_000)).await;
+    let refused = write(&*store, "/g/r/large", Expect::At(revision), &"x".repeat(1_700_000)).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge(_))), "{refused:?}");
+    assert_eq!(store.get("/g/r/large").await.unwrap().unwrap().mod_revision, revision);
+}
+
+/// A client of an etcd with certificates.
+async fn client(etcd: &Etcd, ca: &CertifiedIssuer<'static, KeyPair>, user: &str) -> Client {
+    let (cert, key) = signed(ca, user);
+    let tls = TlsOptions::new().ca_certificate(Certificate::from_pem(ca.pem())).identity(Identity::from_pem(cert, key));
+    Client::connect([etcd.url()], Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
+}
+
+/// Lets the user `skiff` read and write `/skiff/` and nothing else.
+async fn limit_to_the_prefix(admin: &mut Client) {
+    for name in ["root", "skiff"] {
+        admin.user_add(name, "", Some(UserAddOptions::new().with_no_pwd())).await.unwrap();
+        admin.role_add(name).await.unwrap();
+        admin.user_grant_role(name, name).await.unwrap();
+    }
+    let own = Permission::read_write("/skiff/").with_prefix();
+    admin.role_grant_permission("skiff", own).await.unwrap();
+    admin.auth_enable().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_of_etcd_with_skiffs_own_keys_alone_is_enough() {
+    let (folder, ours) = (tempfile::tempdir().unwrap(), authority());
+    let etcd = with_certificates(&ours, folder.path());
+    let mut admin = client(&etcd, &ours, "root").await;
+    limit_to_the_prefix(&mut admin).await;
+    admin.put("/of/another", "1", None).await.unwrap();
+    let refused = client(&etcd, &ours, "skiff").await.get("/of/another", None).await;
+    assert!(refused.unwrap_err().to_string().contains("permission denied"));
+
+    let tls = Some(EtcdTls { ca: ours.pem(), identity: Some(signed(&ours, "skiff")) });
+    let store = Arc::new(EtcdStore::open(EtcdOptions { tls, ..options(&[etcd.url()]) }).await.unwrap());
+    let cache = Cacher::start(Arc::clone(&store) as Arc<dyn Store>, |_| Vec::new()).await.unwrap();
+    let first = put(&cache, "x", Expect::Absent, 0).await;
+    for n in 0..3 {
+        admin.put("/of/another", n.to_string(), None).await.unwrap();
+        let page = within("a list", cache.list(&pods(), &ListQuery::default())).await.unwrap();
+        assert_eq!((page.entries.len(), page.entries[0].resource_version), (1, first));
+    }
+    store.health().await.unwrap();
+    store.size_bytes().await.unwrap();
+    let second = put(&cache, "x", Expect::At(first), 1).await;
+    store.compact(second).await.unwrap();
+    let compacted = store.watch(first).await.err();
+    assert!(matches!(compacted, Some(StoreError::Compacted { .. })), "{compacted:?}");
+    assert_eq!(store.share("name", b"value").await.unwrap(), b"value");
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     cluster::{Cluster, milliseconds},
-    fanout, mebibytes,
+    fanout, gates, mebibytes,
     wire::Target,
 };
 
@@ -105,6 +105,9 @@ async fn measure(cluster: &Cluster, target: &Target, server: u32) -> Result<()> 
     Line::told("  CPU of the server", cpu / lists.rate / WINDOW.as_secs_f64() * 1e6, "us/req").print();
     Line::told("  bytes of an answer", lists.bytes, "B").print();
     authentication(cluster, target).await?;
+    for line in gates::measure(cluster, target).await? {
+        line.print();
+    }
     for line in fanout::measure(target, server).await? {
         line.print();
     }

@@ -3,6 +3,7 @@
 mod api;
 mod cluster;
 mod fanout;
+mod gates;
 mod memory;
 mod pods;
 mod store;

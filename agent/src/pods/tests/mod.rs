@@ -3,6 +3,7 @@
 
 mod examples;
 mod shell;
+mod tokens;
 mod world;
 
 use std::sync::Arc;

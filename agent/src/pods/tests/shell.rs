@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use skiff_api::{
@@ -18,7 +19,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::Context,
+    context::{Clock, Context},
     keep::{transport::Keeping, vault::Vault},
     pods::manager,
     runtime::{
@@ -29,12 +30,18 @@ use crate::{
     volumes::sources::Sources,
 };
 
+/// The least life of a token that the API gives.
+pub(super) const TOKEN_SECONDS: i64 = 600;
+
 /// How many calls of a pod's life are made to go wrong, one after the other.
 const CALLS: usize = 7;
 
-/// An API server with one pod, and a secret.
-struct OnePod {
+/// An API server with one pod, a secret, and tokens of the least life.
+pub(super) struct OnePod {
     pod: Mutex<Option<Value>>,
+    /// How many tokens have been asked for, and whether they are given.
+    pub(super) tokens: Mutex<(u32, bool)>,
+    clock: Clock,
     version: Mutex<u64>,
     away: watch::Sender<bool>,
     events: broadcast::Sender<WatchEvent>,
@@ -46,8 +53,32 @@ fn entry(pod: &Value) -> Arc<Entry> {
 
 impl OnePod {
     fn new(pod: Value) -> Arc<Self> {
-        let (pod, version) = (Mutex::new(Some(pod)), Mutex::new(1));
-        Arc::new(Self { pod, version, away: watch::Sender::new(false), events: broadcast::channel(64).0 })
+        Self::at(pod, Arc::new(Timestamp::now))
+    }
+
+    /// One that shares a clock with the node.
+    pub(super) fn at(pod: Value, clock: Clock) -> Arc<Self> {
+        let (pod, version, tokens) = (Mutex::new(Some(pod)), Mutex::new(1), Mutex::new((0, true)));
+        Arc::new(Self {
+            pod,
+            tokens,
+            clock,
+            version,
+            away: watch::Sender::new(false),
+            events: broadcast::channel(64).0,
+        })
+    }
+
+    /// Each token differs from those before.
+    fn token(&self) -> Result<Bytes, ApiError> {
+        let mut tokens = self.tokens.lock();
+        tokens.0 += 1;
+        if !tokens.1 {
+            return Err(ApiError::internal("no token is given"));
+        }
+        let expires = (self.clock)() + SignedDuration::from_secs(TOKEN_SECONDS);
+        let status = json!({"token": format!("token-{}", tokens.0), "expirationTimestamp": expires.to_string()});
+        Ok(json!({"spec": {"audiences": [], "expirationSeconds": TOKEN_SECONDS}, "status": status}).to_string().into())
     }
 
     /// Whether it answers.
@@ -75,7 +106,7 @@ impl OnePod {
         Ok(Bytes::from(gone.to_string()))
     }
 
-    fn text(&self, path: &str) -> String {
+    pub(super) fn text(&self, path: &str) -> String {
         let pod = self.pod.lock();
         pod.as_ref()
             .and_then(|pod| pod.pointer(path))
@@ -94,6 +125,7 @@ impl Transport for OnePod {
                 self.change(|pod| pod["status"] = patch["status"].clone())
             }
             ("pods", Verb::Delete) => self.delete(),
+            ("serviceaccounts", Verb::Create) => self.token(),
             ("secrets", Verb::Get) => Ok(Bytes::from_static(br#"{"metadata":{"name":"s"},"data":{"key":"dmFsdWU="}}"#)),
             _ => Ok(request.body),
         }
@@ -119,15 +151,15 @@ impl Transport for OnePod {
     }
 }
 
-struct Node {
-    api: Arc<OnePod>,
+pub(super) struct Node {
+    pub(super) api: Arc<OnePod>,
     cri: Arc<FakeCri>,
-    dir: tempfile::TempDir,
-    cancel: CancellationToken,
+    pub(super) dir: tempfile::TempDir,
+    pub(super) cancel: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
-fn start_on(api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node {
+pub(super) fn start_on(api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node {
     start_in(tempfile::tempdir().unwrap(), api, cri)
 }
 
@@ -137,6 +169,7 @@ fn start_in(dir: tempfile::TempDir, api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node
     let client = Client::new(Keeping::new(Arc::clone(&api) as Arc<dyn Transport>, vault));
     let informers = Informers::new(client.clone(), cancel.clone());
     let ctx = Arc::new(Context {
+        clock: Arc::clone(&api.clock),
         conditions: watch::Sender::default(),
         orders: broadcast::Sender::new(8),
         node_name: "n1".into(),
@@ -162,7 +195,7 @@ fn start_in(dir: tempfile::TempDir, api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node
     Node { api, cri, dir, cancel, task }
 }
 
-fn pod(policy: &str) -> Value {
+pub(super) fn pod(policy: &str) -> Value {
     json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "1", "generation": 1},
@@ -174,7 +207,7 @@ fn pod(policy: &str) -> Value {
     })
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(40), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -191,7 +224,7 @@ fn delete(api: &OnePod) {
     .unwrap();
 }
 
-const READY: &str = "/status/containerStatuses/0/ready";
+pub(super) const READY: &str = "/status/containerStatuses/0/ready";
 
 #[tokio::test]
 async fn a_pod_runs_restarts_and_goes() {

@@ -4,13 +4,18 @@
 //! under way at once, so that they share the store's group commits.
 
 mod aggregation;
+mod kept;
 mod own;
 mod recorded;
+mod servers;
+mod tracking;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use skiff_api::{object::Object, request::GroupVersionResource, status::ApiError};
 
 pub use aggregation::keep_aggregated;
+pub use servers::keep_endpoints;
+pub use tracking::keep_tracking;
 
 use crate::registry::Registry;
 
@@ -32,6 +37,9 @@ struct Seed {
 pub async fn run(registry: &Registry) -> Result<(), ApiError> {
     let mut seeds = recorded::seeds();
     seeds.extend(own::seeds(registry.config(), registry.now()));
+    if registry.cacher().is_sole_writer() {
+        seeds.extend(own::sole_server(registry.config()));
+    }
     stream::iter(seeds)
         .map(|seed| async move {
             if seed.kept.is_empty() {

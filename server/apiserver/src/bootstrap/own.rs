@@ -1,11 +1,16 @@
 //! The objects that depend on how this cluster is set up, and skiff's own.
 
+use std::{collections::BTreeSet, net::SocketAddrV4};
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_api::{object::Object, request::GroupVersionResource};
 
 use super::Seed;
-use crate::registry::{RegistryConfig, meta};
+use crate::{
+    registry::{RegistryConfig, meta},
+    tokens::usage,
+};
 
 /// The name of the API server's Service and of its endpoints.
 const KUBERNETES: &str = "kubernetes";
@@ -20,16 +25,7 @@ fn seed(group: &str, version: &str, resource: &str, object: Value, kept: &'stati
 
 /// Every object that depends on how the cluster is set up.
 pub(super) fn seeds(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
-    let mut seeds = vec![
-        service_cidr(config, now),
-        service(config),
-        endpoints(config),
-        endpoint_slice(config),
-        wasm(),
-        node_proxier(),
-    ];
-    seeds.extend(config_maps(config, now));
-    seeds
+    vec![service_cidr(config, now), service(config), wasm(), node_proxier(), extensions(config), tracking(now)]
 }
 
 /// The range of Service addresses.
@@ -61,27 +57,38 @@ fn service(config: &RegistryConfig) -> Seed {
     seed("", "v1", "services", object, &[])
 }
 
-/// Where the API server listens, as `Endpoints`.
-fn endpoints(config: &RegistryConfig) -> Seed {
+/// The server of a cluster that has one.
+pub(super) fn sole_server(config: &RegistryConfig) -> [Seed; 2] {
+    let itself = BTreeSet::from([SocketAddrV4::new(config.advertise_address, config.advertise_port)]);
+    [endpoints(&itself), endpoint_slice(&itself)]
+}
+
+fn port_of(servers: &BTreeSet<SocketAddrV4>) -> Value {
+    json!({"name": "https", "port": servers.first().map(SocketAddrV4::port), "protocol": "TCP"})
+}
+
+/// Where the API servers listen, all on one port, as `Endpoints`.
+pub(super) fn endpoints(servers: &BTreeSet<SocketAddrV4>) -> Seed {
+    let addresses: Vec<Value> = servers.iter().map(|server| json!({"ip": server.ip().to_string()})).collect();
     let object = json!({
         "metadata": {"name": KUBERNETES, "namespace": "default",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{
-            "addresses": [{"ip": config.advertise_address.to_string()}],
-            "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
-        }],
+        "subsets": [{"addresses": addresses, "ports": [port_of(servers)]}],
     });
     seed("", "v1", "endpoints", object, &["subsets"])
 }
 
-/// Where the API server listens, as an `EndpointSlice`.
-fn endpoint_slice(config: &RegistryConfig) -> Seed {
+/// Where the API servers listen, all on one port, as an `EndpointSlice`.
+pub(super) fn endpoint_slice(servers: &BTreeSet<SocketAddrV4>) -> Seed {
+    let endpoint =
+        |server: &SocketAddrV4| json!({"addresses": [server.ip().to_string()], "conditions": {"ready": true}});
+    let endpoints: Vec<Value> = servers.iter().map(endpoint).collect();
     let object = json!({
         "metadata": {"name": KUBERNETES, "namespace": "default",
             "labels": {"kubernetes.io/service-name": KUBERNETES}},
         "addressType": "IPv4",
-        "endpoints": [{"addresses": [config.advertise_address.to_string()], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
+        "endpoints": endpoints,
+        "ports": [port_of(servers)],
     });
     seed("discovery.k8s.io", "v1", "endpointslices", object, &["endpoints", "ports"])
 }
@@ -102,9 +109,8 @@ fn node_proxier() -> Seed {
     seed(group, "v1", "clusterrolebindings", object, &[])
 }
 
-/// What extension API servers need to know, and since when tokens are tracked.
-fn config_maps(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
-    let date: String = meta::time(now).chars().take("2026-01-01".len()).collect();
+/// What extension API servers need to know.
+fn extensions(config: &RegistryConfig) -> Seed {
     let mut data = json!({
         "requestheader-allowed-names": "[\"front-proxy-client\"]",
         "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
@@ -114,12 +120,15 @@ fn config_maps(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
     if !config.client_ca.is_empty() {
         data["client-ca-file"] = config.client_ca.as_str().into();
     }
-    let config_map = |name: &str, data: Value, kept| {
-        let object = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": data});
-        seed("", "v1", "configmaps", object, kept)
-    };
-    vec![
-        config_map("extension-apiserver-authentication", data, &["data"]),
-        config_map("kube-apiserver-legacy-service-account-token-tracking", json!({"since": date}), &[]),
-    ]
+    config_map("extension-apiserver-authentication", &data, &["data"])
+}
+
+/// Since when it is noted that tokens in Secrets are used.
+pub(super) fn tracking(now: Timestamp) -> Seed {
+    config_map("kube-apiserver-legacy-service-account-token-tracking", &json!({"since": usage::day(now)}), &[])
+}
+
+fn config_map(name: &str, data: &Value, kept: &'static [&'static str]) -> Seed {
+    let object = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": data});
+    seed("", "v1", "configmaps", object, kept)
 }

@@ -60,7 +60,12 @@ use self::{
     shares::{Share, Shares},
     version::Version,
 };
-use crate::{authz::Authorizer, registry::Dispatch, tokens::discovery::IssuerDocuments};
+use crate::{
+    authz::{Attributes, Authorizer},
+    registry::Dispatch,
+    spans::Spans,
+    tokens::discovery::IssuerDocuments,
+};
 
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -82,6 +87,7 @@ pub struct Front {
     issuer: Option<IssuerDocuments>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    spans: Arc<Spans>,
     version: Version,
     patience: Patience,
     slots: Slots,
@@ -107,6 +113,8 @@ pub struct FrontParts {
     pub health: Arc<Health>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// How long it takes to know who asks and whether they may.
+    pub spans: Arc<Spans>,
     /// What `/version` says.
     pub version: Version,
     /// How long clients are waited for.
@@ -141,6 +149,7 @@ impl Front {
             issuer: parts.issuer,
             health: parts.health,
             metrics: parts.metrics,
+            spans: parts.spans,
             version: parts.version,
             patience: parts.patience,
             slots,
@@ -190,8 +199,10 @@ impl Front {
 
     async fn answer(&self, call: &mut Call, body: Incoming) -> Result<Reply, ApiError> {
         check_head(&call.parts)?;
-        let user = self.authenticator.identify(&call.peer.identity, &mut call.parts.headers).await?;
-        let user = impersonate(user, &mut call.parts.headers, &*self.authorizer)?;
+        let began = Instant::now();
+        let user = self.authenticator.identify(&call.peer.identity, &mut call.parts.headers).await;
+        self.spans.authenticated(began, &user);
+        let user = impersonate(user?, &mut call.parts.headers, &*self.authorizer)?;
         let uri = call.parts.uri.clone();
         match Request::parse(call.parts.method.as_str(), uri.path(), uri.query())? {
             Parsed::Resource(request) => resources::answer(self, &user, call, request, body).await,
@@ -203,6 +214,14 @@ impl Front {
                 tokio::time::timeout(REQUEST_TIMEOUT, answering).await.map_err(|_| timed_out())?
             }
         }
+    }
+
+    /// Refuses what a user may not do, where it does not go through the registry.
+    fn authorize(&self, attributes: Attributes<'_>) -> Result<(), ApiError> {
+        let began = Instant::now();
+        let permitted = access::check(&*self.authorizer, attributes);
+        self.spans.authorized(began, &permitted);
+        permitted
     }
 
     /// A turn for a request; 429 where none comes up in time. Administrators do not queue, so that they can mend

@@ -10,7 +10,7 @@ use skiff_api::{
 };
 
 use super::{
-    Front, access,
+    Front,
     body::Body,
     catalog::{Document, DocumentForm},
     negotiate::{Form, PLAIN_OFFER, clauses, negotiate, takes_gzip},
@@ -28,7 +28,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 pub async fn answer(front: &Front, user: &UserInfo, parts: &Parts, path: &str) -> Result<Reply, ApiError> {
     let verb = parts.method.as_str().to_ascii_lowercase();
     let verb = if parts.method == Method::HEAD { "get" } else { verb.as_str() };
-    access::check(&*front.authorizer, Attributes { user, verb, target: Target::Path(path), fields: "" })?;
+    front.authorize(Attributes { user, verb, target: Target::Path(path), fields: "" })?;
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(ApiError::new(
             Reason::MethodNotAllowed,

@@ -8,13 +8,13 @@ use skiff_api::{
 };
 
 use super::{
-    Answer,
+    Answer, admit,
     call::{Call, Swap, Written},
     claims,
     config::{MAX_NAME_TRIES, MAX_SWAPS},
-    forms, grants, meta, quota,
+    forms, grants, meta,
 };
-use crate::{admission, admission::Operation, strategy};
+use crate::{admission::Operation, strategy};
 
 /// Makes the object in the body.
 pub(super) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
@@ -88,7 +88,7 @@ async fn attempt(call: &Call<'_>, mut object: Object) -> Result<Tried, ApiError>
     meta::fill_new(&mut object, call.now, (call.registry.config.random)());
     let name = object.name().to_owned();
     let write = call.write(Operation::Create, &name, None);
-    admission::mutate(call.registry, &write, &mut object)?;
+    admit::mutate(call, &write, &mut object)?;
     grants::check(call, &object, None)?;
     let mut cx = call.context();
     strategy::prepare_create(&call.def, &mut cx, &mut object);
@@ -97,8 +97,7 @@ async fn attempt(call: &Call<'_>, mut object: Object) -> Result<Tried, ApiError>
     forms::add_errors(&mut errors, forms::validate_create(call, &object));
     refuse_invalid(call, &name, &errors)?;
     call.warn(warn::of_write(&call.def, &object, None));
-    admission::validate(call.registry, &write, &object)?;
-    let _turn = quota::charge(call, &write, &object).await?;
+    let _turn = admit::validate(call, &write, &object).await?;
     forms::track(call, &mut object, None)?;
     if call.dry_run {
         let there = call.fetch(&name).await?.is_some();

@@ -14,7 +14,7 @@ use skiff_client::List;
 use skiff_store::cache::ListQuery;
 
 use super::{
-    Answer,
+    Answer, admit,
     call::{Call, Swap, json as json_answer},
     config::{COLLECTION_CONCURRENCY, MAX_SWAPS},
     decide::{self, DeleteDecision, DeleteOptions, DeleteRules, Propagation},
@@ -22,7 +22,7 @@ use super::{
     options::{self, META_GROUP},
     read, store_errors, update,
 };
-use crate::{admission, admission::Operation};
+use crate::admission::Operation;
 
 /// How a deletion ended.
 pub(super) enum Deleted {
@@ -113,7 +113,7 @@ pub(super) async fn delete_object(
         let entry = call.fetch(name).await?.ok_or_else(|| call.not_found(name))?;
         let old = call.parse(&entry)?;
         let write = call.write(Operation::Delete, name, Some(&old));
-        admission::validate(call.registry, &write, &old)?;
+        admit::validate_uncounted(call.registry, &write, &old)?;
         let new = match decide::decide_delete(&old, options, rules, call.now) {
             DeleteDecision::Refuse(why) => return Err(call.conflict(name, &why)),
             DeleteDecision::Pending => return Ok(Deleted::Going(old, Some(entry))),

@@ -8,6 +8,7 @@
 //! A write that has begun is finished even where its client goes away meanwhile.
 
 mod access;
+mod admit;
 mod call;
 mod claims;
 mod config;
@@ -32,9 +33,12 @@ mod sub;
 mod tokens;
 mod update;
 mod watch;
-mod world;
+pub(crate) mod world;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use skiff_api::{
@@ -52,7 +56,7 @@ pub use config::RegistryConfig;
 pub use decide::{DeleteDecision, DeleteOptions, DeleteRules, Lifetime, Propagation, decide_delete};
 pub use sub::identity::{Identity, Reviewed};
 
-use crate::{authz::Chain, strategy::services::Allocators};
+use crate::{authz::Chain, spans::Spans, strategy::services::Allocators};
 use queues::Queues;
 
 /// What a request is answered with, before it is put into the form that the client asked for.
@@ -108,6 +112,7 @@ pub struct Registry {
     allocators: Allocators,
     queues: Queues,
     books: quota::Books,
+    spans: Arc<Spans>,
     identity: OnceLock<Arc<dyn Identity>>,
     /// Itself, for the tasks that finish writes.
     this: Weak<Self>,
@@ -126,6 +131,7 @@ impl Registry {
             kinds,
             queues: Queues::default(),
             books: quota::Books::default(),
+            spans: Arc::default(),
             identity: OnceLock::new(),
             this: this.clone(),
         })
@@ -151,6 +157,11 @@ impl Registry {
         self.kinds.resource(&gvr.group, &gvr.version, &gvr.resource).cloned()
     }
 
+    /// How long authorization and admission take.
+    pub fn spans(&self) -> &Arc<Spans> {
+        &self.spans
+    }
+
     /// How the registry was set up.
     pub fn config(&self) -> &RegistryConfig {
         &self.config
@@ -171,7 +182,10 @@ fn reads(verb: Verb) -> bool {
 #[async_trait::async_trait]
 impl Dispatch for Registry {
     async fn dispatch(&self, user: &UserInfo, request: Request) -> Result<Answered, ApiError> {
-        access::permit(&*self.authorizer, user, &request)?;
+        let began = Instant::now();
+        let permitted = access::permit(&*self.authorizer, user, &request);
+        self.spans.authorized(began, &permitted);
+        permitted?;
         if reads(request.verb) {
             return route::answer(self, user, &request).await;
         }

@@ -58,14 +58,26 @@ impl Registry {
         object: &Object,
         fields: &[&str],
     ) -> Result<(), ApiError> {
-        if self.seed(gvr, object).await? {
+        self.seed_made(gvr, &|| object.clone(), fields).await
+    }
+
+    /// The same of an object that is made from others, by several writers: it is made after the version that it
+    /// replaces has been read, so that none makes it from less than that version was made from.
+    pub(crate) async fn seed_made(
+        &self,
+        gvr: &GroupVersionResource,
+        made: &(dyn Fn() -> Object + Send + Sync),
+        fields: &[&str],
+    ) -> Result<(), ApiError> {
+        let object = made();
+        if self.seed(gvr, &object).await? {
             return Ok(());
         }
         let def = self.find(gvr).ok_or_else(ApiError::no_such_path)?;
         let (user, request) = (itself(), Request::new(Verb::Update, gvr.clone(), object.namespace(), object.name()));
         let call = Call::new(self, &user, def, &request, false);
         let make = |there: &Object| {
-            let mut there = there.clone();
+            let (mut there, object) = (there.clone(), made());
             for field in fields {
                 if let Some(value) = object.at(&[field]) {
                     there.set_at(&[field], value.clone());

@@ -26,6 +26,9 @@ pub(super) fn to_api(error: &StoreError) -> ApiError {
             let details = json!({"retryAfterSeconds": 1});
             ApiError { details, ..ApiError::new(Reason::ServiceUnavailable, error.to_string()) }
         }
+        StoreError::TooLarge(why) => {
+            ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {why}"))
+        }
         StoreError::NoSpace => ApiError { code: INSUFFICIENT_STORAGE, ..ApiError::internal(error) },
         StoreError::ReadOnly(_) | StoreError::NewerSchema { .. } | StoreError::Corrupt(_) => ApiError::internal(error),
     }
@@ -49,6 +52,12 @@ mod tests {
         check(&read_only, 500, Reason::InternalError, "/data/state.db is read-only");
         let unavailable = StoreError::Unavailable("disk I/O error".to_owned());
         check(&unavailable, 503, Reason::ServiceUnavailable, "disk I/O error");
+    }
+
+    #[test]
+    fn what_the_datastore_does_not_take_is_the_clients_to_make_smaller() {
+        let error = StoreError::TooLarge("it is larger than etcd takes".to_owned());
+        check(&error, 413, Reason::RequestEntityTooLarge, "Request entity too large: it is larger than etcd takes");
     }
 
     #[test]

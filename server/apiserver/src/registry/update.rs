@@ -8,13 +8,13 @@ use skiff_api::{
 };
 
 use super::{
-    Answer,
+    Answer, admit,
     call::{Call, Swap, Written},
     claims,
     config::MAX_SWAPS,
-    create, decide, forms, grants, meta, quota,
+    create, decide, forms, grants, meta,
 };
-use crate::{admission, admission::Operation, strategy, strategy::Part};
+use crate::{admission::Operation, strategy, strategy::Part};
 
 /// What a client is told whose object is no longer the newest.
 pub(super) const MODIFIED: &str =
@@ -119,7 +119,7 @@ async fn attempt(
     meta::keep(&mut object, old);
     object.set_at(&["metadata", "resourceVersion"], entry.resource_version.to_string());
     let write = call.write(Operation::Update, name, Some(old));
-    admission::mutate(call.registry, &write, &mut object)?;
+    admit::mutate(call, &write, &mut object)?;
     grants::check(call, &object, Some(old))?;
     let mut cx = call.context();
     strategy::prepare_update(&call.def, &mut cx, &mut object, old, part);
@@ -130,8 +130,7 @@ async fn attempt(
     if part == Part::Main {
         call.warn(warn::of_write(&call.def, &object, Some(old)));
     }
-    admission::validate(call.registry, &write, &object)?;
-    let _turn = quota::charge(call, &write, &object).await?;
+    let _turn = admit::validate(call, &write, &object).await?;
     forms::track(call, &mut object, Some(old))?;
     if object == *old {
         return Ok(Some(Written::Stored(entry.clone())));

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The storage key of a resource that is stored under its own name.
-pub(super) fn storage(group: &str, resource: &str) -> StorageKey {
+pub(crate) fn storage(group: &str, resource: &str) -> StorageKey {
     let group = if group.is_empty() { "core" } else { group };
     StorageKey { group: group.to_owned(), resource: resource.to_owned() }
 }

@@ -13,6 +13,7 @@ use skiff_store::cache::Cacher;
 use super::{
     claims::{Claims, Reference},
     jws::JwsError,
+    usage::INVALID_SINCE,
 };
 
 /// How far the clocks of two machines may be apart, and how long an object that is going still counts.
@@ -54,6 +55,20 @@ pub enum Refusal {
         there: String,
         /// The UID that the token says.
         claimed: String,
+    },
+    /// Nobody had used it for long.
+    #[error(
+        "the token in secret {namespace}/{secret} for service account {namespace}/{account} has been marked invalid. \
+         Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the \
+         '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+    )]
+    MarkedInvalid {
+        /// The namespace of both.
+        namespace: String,
+        /// The Secret.
+        secret: String,
+        /// The account.
+        account: String,
     },
     /// It is not the token that its Secret holds.
     #[error("token does not match server's copy")]
@@ -131,8 +146,8 @@ pub fn shared_audiences(
     Ok(shared)
 }
 
-/// Whether a token is good at this moment. `token` is the token itself, which a Secret may hold.
-pub fn check(claims: &Claims, token: &str, now: Timestamp, records: &dyn Records) -> Result<(), Refusal> {
+/// Whether a token is good at this moment. `token` is the token itself, which a Secret may hold: that Secret is given.
+pub fn check(claims: &Claims, token: &str, now: Timestamp, records: &dyn Records) -> Result<Option<Object>, Refusal> {
     check_time(claims, now.as_second())?;
     let lost = |record: &Record| {
         record.deleted_at.is_some_and(|at| claims.is_legacy() || at.as_second() < now.as_second() - LEEWAY_SECONDS)
@@ -147,7 +162,7 @@ pub fn check(claims: &Claims, token: &str, now: Timestamp, records: &dyn Records
     if claims.pod.is_none() {
         bound("node", "nodes", &String::new(), &claims.node)?;
     }
-    if claims.is_legacy() { check_copy(claims, token, records) } else { Ok(()) }
+    claims.is_legacy().then(|| check_copy(claims, token, records)).transpose()
 }
 
 fn check_time(claims: &Claims, now: i64) -> Result<(), Refusal> {
@@ -192,9 +207,19 @@ fn check_bound(
 }
 
 /// Whether a token is the one that its Secret holds. Digests are compared, so that how long it takes tells nothing.
-fn check_copy(claims: &Claims, token: &str, records: &dyn Records) -> Result<(), Refusal> {
+fn check_copy(claims: &Claims, token: &str, records: &dyn Records) -> Result<Object, Refusal> {
     let name = claims.secret.as_ref().map(|secret| secret.name.as_str()).unwrap_or_default();
     let secret = records.object("secrets", &claims.namespace, name).ok_or(Refusal::Invalidated)?;
     let held = secret.str_at(&["data", "token"]).and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
-    if Sha256::digest(held) == Sha256::digest(token) { Ok(()) } else { Err(Refusal::NotTheCopy) }
+    if Sha256::digest(held) != Sha256::digest(token) {
+        return Err(Refusal::NotTheCopy);
+    }
+    match secret.at(&["metadata", "labels", INVALID_SINCE]) {
+        Some(_) => Err(Refusal::MarkedInvalid {
+            namespace: claims.namespace.clone(),
+            secret: name.to_owned(),
+            account: claims.account.name.clone(),
+        }),
+        None => Ok(secret),
+    }
 }

@@ -5,6 +5,7 @@
 //! - [`issue`]: answering a `TokenRequest`.
 //! - [`check`]: whether what a token says still holds.
 //! - [`known`]: tokens whose signature has been checked already.
+//! - [`usage`]: noting that those in Secrets are used.
 //! - [`bootstrap`]: tokens that are Secrets, for nodes that join.
 //! - [`discovery`]: the documents by which others check tokens.
 
@@ -15,6 +16,7 @@ pub mod discovery;
 pub mod issue;
 pub mod jws;
 mod known;
+pub mod usage;
 
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ use check::{CacheRecords, Refusal};
 use claims::Claims;
 use jws::{JwsError, SigningKey};
 use known::Known;
+use usage::Uses;
 
 /// Who issues the tokens of ServiceAccounts, and for whom they are where nothing else is asked for.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -48,6 +51,8 @@ pub struct TokensConfig {
     pub now: fn() -> Timestamp,
     /// The source of the tokens' ids.
     pub random: fn() -> Uuid,
+    /// Where the use of tokens in Secrets is told, if anywhere.
+    pub uses: Option<Uses>,
 }
 
 impl TokensConfig {
@@ -59,6 +64,7 @@ impl TokensConfig {
             audiences: vec![ISSUER.to_owned()],
             now: skiff_client::clock::now,
             random: Uuid::new_v4,
+            uses: None,
         }
     }
 }
@@ -97,7 +103,10 @@ impl Tokens {
         let Some(claims) = self.read(token)? else { return Ok(None) };
         let wanted = if audiences.is_empty() { &self.config.audiences } else { audiences };
         let shared = check::shared_audiences(&claims, &self.config.issuer, &self.config.audiences, wanted)?;
-        check::check(&claims, token, (self.config.now)(), &self.records)?;
+        let now = (self.config.now)();
+        if let Some(secret) = check::check(&claims, token, now, &self.records)? {
+            usage::note(self.config.uses.as_ref(), &secret, now);
+        }
         Ok(Some((claims.user(), shared)))
     }
 }

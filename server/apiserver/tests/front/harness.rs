@@ -113,6 +113,7 @@ impl Harness {
             catalog: Arc::new(FakeCatalog),
             dial: Arc::new(dial),
             issuer: None,
+            spans: Arc::default(),
         };
         let server = Arc::new(ApiServer::new(config, parts));
         let (chain, key) = ca.server();

@@ -60,6 +60,10 @@ macro_rules! cases {
 }
 
 cases!(
+    admission_of_namespaces_and_accounts,
+    admission_of_nodes_and_certificates,
+    admission_of_pods,
+    admission_of_storage_and_ingress,
     apply_conflicts,
     apply_upgrades_client_side_apply,
     apply_what_is_refused,

@@ -175,6 +175,12 @@ async fn tokens_in_secrets_live_as_long_as_their_secret() {
     assert_eq!(error(review(&cluster, &token, json!(null)).await), "token does not match server's copy");
     cluster.must("PUT /api/v1/namespaces/default/secrets/s", secret(&token)).await;
     assert_eq!(review(&cluster, &token, json!(null)).await["authenticated"], true);
+    let mut marked = secret(&token);
+    marked["metadata"]["labels"] = json!({"kubernetes.io/legacy-token-invalid-since": "2026-01-01"});
+    cluster.must("PUT /api/v1/namespaces/default/secrets/s", marked).await;
+    let refused = error(review(&cluster, &token, json!(null)).await);
+    let told = "the token in secret default/s for service account default/robot has been marked invalid.";
+    assert!(refused.starts_with(told), "{refused}");
     cluster.ask("DELETE /api/v1/namespaces/default/secrets/s").await;
     assert_eq!(error(review(&cluster, &token, json!(null)).await), "service account token has been invalidated");
 }

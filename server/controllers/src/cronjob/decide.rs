@@ -10,9 +10,9 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
+use skiff_api::cron::{Schedule, zone};
 use skiff_client::recorder::reference;
 
-use super::schedule::{Schedule, zone};
 use crate::{
     job::decide::{COMPLETE, FAILED, condition, is_finished},
     meta::{controller_reference, elapsed, is_deleting, name, namespace, seconds, uid},
@@ -128,7 +128,7 @@ fn fire(
     zone: &TimeZone,
     now: Timestamp,
 ) {
-    plan.again = schedule.next(now, zone).map(|next| elapsed(now, next) + MARGIN);
+    plan.again = schedule.next_after(now, zone).map(|next| elapsed(now, next) + MARGIN);
     let (due, missed) = last_due(cron, spec, schedule, zone, now);
     if missed > MANY_MISSED {
         let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
@@ -175,8 +175,8 @@ fn last_due(
     let deadline = spec.starting_deadline_seconds.and_then(|limit| now.checked_sub(seconds(limit)).ok());
     let since = deadline.map_or(since, |deadline| since.max(deadline));
     let due = |time: &Timestamp| *time <= now;
-    let Some(first) = schedule.next(since, zone).filter(due) else { return (None, 0) };
-    let Some(second) = schedule.next(first, zone).filter(due) else { return (Some(first), 1) };
+    let Some(first) = schedule.next_after(since, zone).filter(due) else { return (None, 0) };
+    let Some(second) = schedule.next_after(first, zone).filter(due) else { return (Some(first), 1) };
     let between = second.as_second() - first.as_second();
     if between < 1 {
         return (Some(first), 1);
@@ -184,8 +184,8 @@ fn last_due(
     let missed = (now.as_second() - first.as_second()) / between + 1;
     // Begun near the end, so that a CronJob that slept for long costs no search through all that time.
     let near = first.as_second() + (missed - 2).max(0) * between;
-    let mut latest = Timestamp::from_second(near).ok().and_then(|near| schedule.next(near, zone)).filter(due);
-    while let Some(next) = latest.and_then(|latest| schedule.next(latest, zone)).filter(due) {
+    let mut latest = Timestamp::from_second(near).ok().and_then(|near| schedule.next_after(near, zone)).filter(due);
+    while let Some(next) = latest.and_then(|latest| schedule.next_after(latest, zone)).filter(due) {
         latest = Some(next);
     }
     (latest.or(Some(second)), missed)

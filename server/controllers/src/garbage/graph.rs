@@ -83,6 +83,11 @@ impl Node {
         (!metadata.uid.is_empty()).then_some((metadata.uid, node))
     }
 
+    /// Whether it keeps an owner from going in the foreground.
+    pub fn blocks(&self, owner: &str) -> bool {
+        self.owners.iter().any(|known| known.uid == owner && known.block_owner_deletion)
+    }
+
     /// Whether it waits for its dependents to go.
     pub fn is_waiting(&self) -> bool {
         self.deleting && self.foreground
@@ -115,11 +120,7 @@ impl Graph {
 
     /// How many of the dependents keep this object from going in the foreground.
     pub fn blocking(&self, uid: &str) -> usize {
-        let blocks = |dependent: &&String| {
-            let owners = self.get(dependent).map(|node| node.owners.as_slice()).unwrap_or_default();
-            owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion)
-        };
-        self.dependents(uid).filter(blocks).count()
+        self.dependents(uid).filter(|dependent| self.get(dependent).is_some_and(|node| node.blocks(uid))).count()
     }
 
     /// The UIDs of a resource's objects.

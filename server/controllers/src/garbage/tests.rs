@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{Event, Pod},
@@ -123,4 +125,60 @@ async fn an_owner_in_another_namespace_is_none() {
         events.iter().any(|event| event.reason.as_deref() == Some("OwnerRefInvalidNamespace"))
     })
     .await;
+}
+
+/// What leaves its dependents leaves those too that the collector has not been told of yet.
+#[tokio::test]
+async fn an_owner_leaves_dependents_that_the_graph_does_not_know() {
+    let cluster = Running::start(run);
+    cluster.api.silence("pods");
+    family(&cluster.client).await;
+    let options = DeleteOptions { propagation_policy: Some("Orphan".to_owned()), ..DeleteOptions::default() };
+    cluster.client.delete::<ReplicaSet>("x", "web-1", &options).await.unwrap();
+    eventually(async || cluster.client.get::<ReplicaSet>("x", "web-1").await.is_err()).await;
+    let pods = cluster.client.list::<Pod>(None, &Default::default()).await.unwrap().items;
+    assert!(pods.iter().all(|pod| pod.metadata.owner_references.iter().flatten().next().is_none()), "{pods:?}");
+    assert_eq!(pods.len(), 2);
+}
+
+/// What goes after its dependents goes after those too that the collector has not been told of yet.
+#[tokio::test]
+async fn an_owner_waits_for_dependents_that_the_graph_does_not_know() {
+    let cluster = Running::start(run);
+    cluster.api.silence("pods");
+    family(&cluster.client).await;
+    let lists = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lists);
+    cluster.api.fail_when(move |request| {
+        let is_one = request.verb == Verb::List && request.resource.resource == "pods" && request.namespace.is_some();
+        counted.fetch_add(usize::from(is_one), Relaxed);
+        None
+    });
+    let options = DeleteOptions { propagation_policy: Some("Foreground".to_owned()), ..DeleteOptions::default() };
+    cluster.client.delete::<ReplicaSet>("x", "web-1", &options).await.unwrap();
+    // The server was asked for its pods, more than once.
+    eventually(async || lists.load(Relaxed) >= 2).await;
+    assert_eq!(count(&cluster.client).await, (1, 1, 2), "it is there as long as its dependents");
+    cluster.api.release_watches();
+    eventually(async || count(&cluster.client).await == (1, 0, 0)).await;
+}
+
+/// An owner that has come and gone before the collector was told of it is missed all the same.
+#[tokio::test]
+async fn what_the_graph_never_knew_is_missed_too() {
+    let cluster = Running::start(run);
+    cluster.api.silence("replicasets");
+    family(&cluster.client).await;
+    // The pods have been looked at: their owner was there.
+    eventually(async || {
+        let asks = |request: &Request| request.verb == Verb::Get && request.name.as_deref() == Some("web-1");
+        cluster.api.take_requests().iter().any(asks)
+    })
+    .await;
+    let sets = skiff_api::request::GroupVersionResource::new("apps", "v1", "replicasets");
+    cluster.api.remove(&sets, "x", "web-1");
+    // Its watch is too old for what happened: it is listed anew, without it.
+    cluster.api.compact();
+    cluster.api.release_watches();
+    eventually(async || count(&cluster.client).await == (1, 0, 0)).await;
 }

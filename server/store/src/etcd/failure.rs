@@ -7,6 +7,9 @@ use tonic::{Code, ConnectError, Status};
 
 use crate::StoreError;
 
+/// What an operator can do about it: etcd's own limit, 1.5 MiB by default.
+const TOO_LARGE: &str = "it is larger than etcd takes (etcd's --max-request-bytes)";
+
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -18,13 +21,21 @@ pub(super) enum Failure {
     Compacted,
     /// The revision does not exist yet.
     Future,
-    /// The answer is larger than one message may be.
+    /// The request or its answer is larger than one message may be.
     TooMuch,
     /// Every member would answer so.
     Final(StoreError),
 }
 
 impl Failure {
+    /// The error of a write, whose answer is small: if anything is too large it is what was to be written.
+    pub(super) fn into_write_error(self) -> StoreError {
+        match self {
+            Self::TooMuch => StoreError::TooLarge(TOO_LARGE.to_owned()),
+            other => other.into_error(),
+        }
+    }
+
     /// The error where nothing else is to be made of it.
     pub(super) fn into_error(self) -> StoreError {
         match self {
@@ -75,9 +86,9 @@ fn of_status(status: &Status) -> Failure {
         }
         Code::ResourceExhausted if has("database space exceeded") => Failure::Final(StoreError::NoSpace),
         Code::ResourceExhausted if has("too many requests") => Failure::NotDone(message.to_owned()),
-        Code::InvalidArgument if has("request is too large") => Failure::Final(StoreError::Unavailable(
-            "the object is larger than etcd takes (--max-request-bytes)".to_owned(),
-        )),
+        Code::InvalidArgument if has("request is too large") => {
+            Failure::Final(StoreError::TooLarge(TOO_LARGE.to_owned()))
+        }
         Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::FailedPrecondition => {
             Failure::Final(StoreError::Unavailable(format!("etcd refuses skiff: {message}")))
         }

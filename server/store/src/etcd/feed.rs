@@ -1,7 +1,9 @@
 //! A watch of etcd that goes on where it was when a connection or a member is lost.
 //!
-//! All keys are watched, not ours alone: so each revision of etcd brings an event, and who waits for a revision that
-//! another's write has taken is told that it has come, at once and by every version of etcd.
+//! Only skiff's own keys are watched, so that it may be allowed no others. A revision that another's write has taken
+//! brings no event then. Who waits for one is told by a *tick*: a key of skiff's that is written where nothing has come
+//! for a moment. (etcd can be asked how far a watch has come, but versions before 3.4.25 and 3.5.8 may answer before
+//! they have sent what there was until then.) Where skiff has an etcd of its own there are no ticks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +22,9 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long to wait before a watch that has ended is begun anew.
 const BEGIN_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a revision that somebody waits for may bring no event before a tick is written.
+const TICK_AFTER: Duration = Duration::from_millis(25);
 
 /// The place of a watch, and its connection while it has one.
 struct Feed {
@@ -56,8 +61,9 @@ enum Came {
 async fn begin(inner: &Inner, from: i64) -> Result<(usize, WatchStream), (usize, String)> {
     let (at, member) = inner.endpoints.member();
     let mut client = member.watch.clone();
-    let options = WatchOptions::new().with_all_keys().with_prev_key().with_fragment().with_start_revision(from);
-    match timeout(BEGIN_TIMEOUT, client.watch(Vec::new(), Some(options))).await {
+    let (first, end) = inner.layout.all();
+    let options = WatchOptions::new().with_range(end).with_prev_key().with_fragment().with_start_revision(from);
+    match timeout(BEGIN_TIMEOUT, client.watch(first, Some(options))).await {
         Ok(Ok(stream)) => Ok((at, stream)),
         Ok(Err(error)) => Err((at, format!("{:?}", failure::of(&error)))),
         Err(_) => Err((at, "the watch does not begin".to_owned())),
@@ -91,6 +97,20 @@ pub(super) fn stream(inner: Arc<Inner>, after: i64) -> EventStream {
         Some((next, feed))
     })
     .boxed()
+}
+
+/// Writes ticks for as long as somebody waits for more than has come.
+async fn ticks(inner: &Inner, place: i64) -> Came {
+    let mut wanted = inner.wanted.subscribe();
+    if wanted.wait_for(|wanted| *wanted > place).await.is_err() {
+        return Came::Closed;
+    }
+    loop {
+        tokio::time::sleep(TICK_AFTER).await;
+        if let Err(failure) = inner.tick().await {
+            tracing::debug!(error = %failure.into_error(), "no tick could be written");
+        }
+    }
 }
 
 impl Feed {
@@ -157,6 +177,7 @@ impl Feed {
                 _ = preferred.wait_for(|preferred| *preferred != member) => {
                     Came::Broken("another member is asked".to_owned())
                 }
+                never = ticks(inner, *place) => never,
             }
         };
         tokio::select! {

@@ -67,6 +67,7 @@ impl Base {
 /// The keys of one cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
+    root: String,
     data: String,
     meta: String,
 }
@@ -75,7 +76,12 @@ impl Layout {
     /// Everything below a prefix such as `/skiff/`.
     pub(super) fn new(prefix: &str) -> Self {
         let root = prefix.trim_end_matches('/');
-        Self { data: format!("{root}/data"), meta: format!("{root}/meta/") }
+        Self { root: format!("{root}/"), data: format!("{root}/data"), meta: format!("{root}/meta/") }
+    }
+
+    /// The bounds of everything that is skiff's.
+    pub(super) fn all(&self) -> (String, String) {
+        (self.root.clone(), prefix_end(&self.root))
     }
 
     /// Where one of our keys lies.
@@ -94,6 +100,11 @@ impl Layout {
     /// What is added to etcd's revisions.
     pub(super) fn base_key(&self) -> String {
         format!("{}revision-base", self.meta)
+    }
+
+    /// What is written only to have been written.
+    pub(super) fn tick_key(&self) -> String {
+        format!("{}tick", self.meta)
     }
 
     /// By which servers agree who compacts.
@@ -194,5 +205,9 @@ mod tests {
         assert_eq!(after, "/skiff/data/core/pods/a/x\0");
         let (first, end) = layout.bounds("", None);
         assert!(layout.base_key() < first || layout.base_key() >= end);
+        let (from, to) = layout.all();
+        for key in [layout.key("/a"), layout.base_key(), layout.tick_key(), layout.shared_key("x")] {
+            assert!(from <= key && key < to, "{key}");
+        }
     }
 }

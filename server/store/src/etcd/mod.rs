@@ -99,6 +99,8 @@ struct Inner {
     endpoints: Endpoints,
     layout: Layout,
     base: watch::Sender<Base>,
+    /// The newest revision of etcd that somebody has asked for, and waits for a watch to reach.
+    wanted: watch::Sender<i64>,
     stop: CancellationToken,
 }
 
@@ -134,6 +136,7 @@ impl EtcdStore {
             endpoints: Endpoints::new(&options).await?,
             layout: Layout::new(&options.prefix),
             base: watch::Sender::default(),
+            wanted: watch::Sender::default(),
             stop: CancellationToken::new(),
         });
         match inner.newest().await {
@@ -240,6 +243,11 @@ impl Inner {
 
     async fn newest(&self) -> Result<Revision, StoreError> {
         let found = self.read(None).await.map_err(Failure::into_error)?;
+        self.wanted.send_if_modified(|wanted| {
+            let newer = found.revision > *wanted;
+            *wanted = found.revision.max(*wanted);
+            newer
+        });
         Ok(found.base.ours(found.revision))
     }
 
@@ -337,7 +345,7 @@ impl Inner {
             ])
             .and_then([change])
             .or_else([TxnOp::get(key, None), TxnOp::get(base_key, None)]);
-        let response = self.transact(Again::Never, txn).await.map_err(Failure::into_error)?;
+        let response = self.transact(Again::Never, txn).await.map_err(Failure::into_write_error)?;
         if response.succeeded() {
             return Ok(Some(WriteOutcome::Done(base.ours(revision_of(response.header())))));
         }
@@ -348,6 +356,12 @@ impl Inner {
         }
         let there = found(&response, 0).map(|pair| self.layout.pair(&pair, base)).transpose()?;
         Ok(Some(WriteOutcome::Mismatch(there)))
+    }
+
+    /// Writes a key of skiff's that says nothing, so that every watch is told of a newer revision.
+    async fn tick(&self) -> Result<(), Failure> {
+        let txn = Txn::new().and_then([TxnOp::put(self.layout.tick_key(), "", None)]);
+        self.transact(Again::Harmless, txn).await.map(drop)
     }
 
     /// Forgets what is older than a revision of etcd.

@@ -49,10 +49,10 @@ pub async fn answer(
 ) -> Result<Reply, ApiError> {
     let sub = request.subresource.as_deref().unwrap_or_default();
     let verb = verb(&call.parts.method)?;
-    access::check(&*front.authorizer, access::attributes(user, verb, &request))?;
+    front.authorize(access::attributes(user, verb, &request))?;
     // What a WebSocket can do with `get` is what a POST needs `create` for.
     if verb == "get" && matches!(sub, "exec" | "attach" | "portforward") {
-        access::check(&*front.authorizer, access::attributes(user, "create", &request))?;
+        front.authorize(access::attributes(user, "create", &request))?;
     }
     match sub {
         "log" => log::answer(front, call, &request).await,

@@ -9,7 +9,7 @@ use skiff_api::{
 
 use super::{
     super::{
-        Answer,
+        Answer, admit,
         call::Call,
         decide::DeleteOptions,
         delete, forms, meta,
@@ -18,7 +18,7 @@ use super::{
     success,
 };
 use crate::{
-    admission::{self, Operation, World},
+    admission::{Operation, World},
     strategy::Part,
 };
 
@@ -133,7 +133,7 @@ pub(super) async fn evict(call: &Call<'_>) -> Result<Answer, ApiError> {
     let mut own = call.on(call.def.clone());
     own.dry_run |= !asked.is_empty();
     let call = &own;
-    admission::validate(call.registry, &call.write(Operation::Create, name, Some(&pod)), &eviction)?;
+    admit::validate_uncounted(call.registry, &call.write(Operation::Create, name, Some(&pod)), &eviction)?;
     ask_budget(call, &pod).await?;
     let text = |field: &str| eviction.str_at(&["deleteOptions", "preconditions", field]).map(str::to_owned);
     let options = DeleteOptions {

@@ -9,11 +9,11 @@ use skiff_api::{
 };
 
 use super::{
-    super::{Answer, call::Call, forms},
+    super::{Answer, admit, call::Call, forms},
     json_value,
 };
 use crate::{
-    admission::{self, Operation},
+    admission::Operation,
     front::authn::{AUTHENTICATED, with_group},
     tokens::issue,
 };
@@ -48,7 +48,7 @@ pub(super) async fn issue_token(call: &Call<'_>) -> Result<Answer, ApiError> {
     let entry = call.fetch(call.name()).await?.ok_or_else(|| call.not_found(call.name()))?;
     let account = call.parse(&entry)?;
     // Before the audiences are filled in: a node is held to those that it names itself.
-    admission::validate(call.registry, &call.write(Operation::Create, call.name(), None), &request)?;
+    admit::validate_uncounted(call.registry, &call.write(Operation::Create, call.name(), None), &request)?;
     issue::complete(&mut request, &account, identity.audiences(), call.now);
     let errors = issue::errors(&request);
     if !errors.is_empty() {
