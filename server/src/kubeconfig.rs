@@ -1,12 +1,62 @@
 //! The administrator's kubeconfig.
 
+use std::path::{Path, PathBuf};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
 use serde_yaml_ng::Value;
 
-use crate::pki::Identity;
+use crate::{ServerError, files, pki::Identity};
 
 /// The name of cluster, user and context, as k3s has it.
 const NAME: &str = "default";
+
+/// The administrator's kubeconfigs that this server has written, and keeps good.
+pub(crate) struct Kubeconfigs {
+    url: String,
+    server_ca: String,
+    written: Mutex<(Identity, Vec<PathBuf>)>,
+}
+
+impl Kubeconfigs {
+    /// None yet; the administrator's certificate is this one for now.
+    pub(crate) fn new(url: String, server_ca: &str, admin: Identity) -> Self {
+        Self { url, server_ca: server_ca.to_owned(), written: Mutex::new((admin, Vec::new())) }
+    }
+
+    /// The API server's URL in them.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Writes one, for the owner alone, and keeps it good from then on.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), ServerError> {
+        let mut written = self.written.lock();
+        self.put(path, &written.0)?;
+        written.1.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Writes all anew where the administrator has another certificate.
+    pub(crate) fn renew(&self, admin: &Identity) -> Result<(), ServerError> {
+        let mut written = self.written.lock();
+        if written.0.cert == admin.cert {
+            return Ok(());
+        }
+        for path in &written.1 {
+            self.put(path, admin)?;
+        }
+        written.0 = admin.clone();
+        Ok(())
+    }
+
+    /// A file that says the same already is left alone.
+    fn put(&self, path: &Path, admin: &Identity) -> Result<(), ServerError> {
+        let text = render(&self.url, &self.server_ca, admin);
+        let written = files::write_private_if_changed(path, text.as_bytes());
+        written.map_err(|source| ServerError::File { action: "writing", path: path.to_owned(), source })
+    }
+}
 
 /// A kubeconfig that carries its certificates and keys.
 pub(crate) fn render(url: &str, server_ca: &str, admin: &Identity) -> String {

@@ -39,6 +39,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use identities::Identities;
+use kubeconfig::Kubeconfigs;
 use pki::{Identity, Pki, PkiError};
 use renewal::Renewal;
 use seal::SealError;
@@ -178,8 +179,7 @@ pub struct NodeIdentity {
 /// A running control plane.
 pub struct Server {
     pki: Arc<Pki>,
-    identities: Identities,
-    url: String,
+    kubeconfigs: Arc<Kubeconfigs>,
     admin: Client,
     store: Arc<dyn Store>,
     cacher: Arc<Cacher>,
@@ -226,12 +226,15 @@ impl Server {
         let api = Arc::new(api);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
+        let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
+        let kubeconfigs = Arc::new(Kubeconfigs::new(url, pki.server_ca(), identities.admin.clone()));
         let renewal = Renewal {
             pki: Arc::clone(&pki),
             config: config.clone(),
             registry: registry.config().clone(),
             serving: Arc::clone(&tls),
             nodes,
+            kubeconfigs: Arc::clone(&kubeconfigs),
         };
         tasks.spawn(renewal.run(cancel.child_token()));
         let (serving, stop) = (Arc::clone(&api), cancel.child_token());
@@ -247,15 +250,14 @@ impl Server {
         components::start(&api, &config, &pki, &key, store.sole_writer(), &tasks, &cancel);
         let source = snapshot::Source::new(Arc::clone(&store), config.datastore.kind(), &config.data_dir, &pki);
         components::add_snapshots(&api, source, token, config.snapshots, &tasks, &cancel)?;
-        let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
-        let server = Self { pki, identities, url, admin, store, cacher, tasks, cancel };
+        let server = Self { pki, kubeconfigs, admin, store, cacher, tasks, cancel };
         server.write_kubeconfig(&admin::kubeconfig_path(&config.data_dir))?;
         Ok(server)
     }
 
     /// The API server's URL from this machine.
     pub fn url(&self) -> &str {
-        &self.url
+        self.kubeconfigs.url()
     }
 
     /// Who signed the API server's certificate, as PEM.
@@ -274,13 +276,9 @@ impl Server {
     }
 
     /// Writes the administrator's kubeconfig, for the owner alone; a file that says the same already is left alone.
+    /// It is written anew when its certificate is renewed.
     pub fn write_kubeconfig(&self, path: &Path) -> Result<(), ServerError> {
-        let text = kubeconfig::render(&self.url, self.pki.server_ca(), &self.identities.admin);
-        files::write_private_if_changed(path, text.as_bytes()).map_err(|source| ServerError::File {
-            action: "writing",
-            path: path.to_owned(),
-            source,
-        })
+        self.kubeconfigs.write(path)
     }
 
     /// The API as the administrator of this process, without a connection.

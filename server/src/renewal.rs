@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, ServerError,
     identities::Identities,
+    kubeconfig::Kubeconfigs,
     pki::{Identity, Pki},
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct Renewal {
     pub(crate) registry: RegistryConfig,
     pub(crate) serving: Arc<ServingTls>,
     pub(crate) nodes: Arc<NetDial>,
+    pub(crate) kubeconfigs: Arc<Kubeconfigs>,
 }
 
 /// What was in use when it was last looked.
@@ -50,6 +52,7 @@ impl Renewal {
     /// Puts to use what differs from what was in use.
     fn look(&self, used: Option<&Used>, now: Timestamp) -> Result<Used, ServerError> {
         let identities = Identities::issue(&self.pki, &self.config, &self.registry, now)?;
+        self.kubeconfigs.renew(&identities.admin)?;
         let now_used = Used {
             serving: identities.serving().clone(),
             node_client: identities.node_client_identity().clone(),
@@ -85,7 +88,9 @@ mod tests {
         let identities = Identities::issue(&pki, &config, &registry, now).unwrap();
         let serving = identities.serving_tls(&pki).unwrap();
         let nodes = Arc::new(NetDial::new(identities.node_client(&pki).unwrap()).unwrap());
-        Renewal { pki, config, registry, serving, nodes }
+        let kubeconfigs = Kubeconfigs::new("https://x".to_owned(), pki.server_ca(), identities.admin.clone());
+        let kubeconfigs = Arc::new(kubeconfigs);
+        Renewal { pki, config, registry, serving, nodes, kubeconfigs }
     }
 
     #[test]
@@ -95,11 +100,16 @@ mod tests {
         let renewal = renewal(dir.path(), now);
         let first = renewal.look(None, now).unwrap();
         let before = renewal.serving.current().config;
+        let kubeconfig = dir.path().join("kubeconfig");
+        let admin = || crate::kubeconfig::parse(&std::fs::read_to_string(&kubeconfig).unwrap()).unwrap().admin.cert;
+        renewal.kubeconfigs.write(&kubeconfig).unwrap();
+        let first_admin = admin();
         let second = renewal.look(Some(&first), now).unwrap();
         assert!(Arc::ptr_eq(&before, &renewal.serving.current().config), "nothing is new");
 
         let third = renewal.look(Some(&second), now + (24 * 300).hours()).unwrap();
         assert_ne!(third.serving.cert, first.serving.cert);
+        assert_ne!(admin(), first_admin, "the administrator's kubeconfig is written anew");
         let renewed = renewal.serving.current().config;
         assert!(!Arc::ptr_eq(&before, &renewed), "the next connection gets the new certificate");
 

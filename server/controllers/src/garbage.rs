@@ -1,7 +1,7 @@
 //! The garbage collector: what is owned goes with its owners, in the background, before them, or not at all, as the
 //! deletion of the owner asks.
 //!
-//! One reflector a resource feeds the graph of owners; whatever may have to go is queued by UID. The reflectors are told
+//! One reflector a resource feeds the graph of owners; whatever may have to go is queued by UID. The kinds are watched
 //! apart: the graph may know an owner and not yet the dependent that was made before it, or the other way round. So
 //! before anything is done that cannot be undone the server is asked:
 //! - before an object is deleted: for it as it is now, and for every owner that the graph does not know. An object is

@@ -1,4 +1,4 @@
-//! Noting that the tokens in Secrets are used, in the Secrets' labels, so that those that nobody uses can be cleaned up.
+//! Noting that the tokens in Secrets are used, in the Secrets' labels, so that those that nobody uses can go.
 //! Source: `patchSecretWithLastUsedDate` of `pkg/serviceaccount/legacy.go`, and
 //! `pkg/controlplane/controller/legacytokentracking`, of Kubernetes 1.36.
 
