@@ -1,6 +1,6 @@
 //! The API server's parts, and the scheduler and controllers as its clients.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use skiff_apiserver::{
     bootstrap,
     front::{
         actions::Action,
-        authn::token::IdentityTokens,
+        authn::token::{AnyOf, IdentityTokens},
         catalog::KindsCatalog,
         connect::dial::{Dial, NetDial},
         health::CheckScope,
@@ -24,9 +24,9 @@ use skiff_apiserver::{
         jws::SigningKey,
     },
 };
-use skiff_client::{client::Client, informer::Informers, recorder::EventRecorder};
+use skiff_client::{client::Client, informer::Informers, link::ClusterConfig, recorder::EventRecorder};
 use skiff_controllers::tokens::{Sign, TokenOf};
-use skiff_store::Store;
+use skiff_store::{EtcdStore, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -34,12 +34,14 @@ use crate::{
     Config, ServerError,
     election::{Election, Timing},
     identities::Identities,
+    join::ServerToken,
     pki::{Pki, certify::ClusterSigner},
+    rotate::{self, Rotation},
     snapshot::{
         Source,
         service::{self, Snapshots},
     },
-    token::Token,
+    token::Live,
 };
 
 /// The program whose fields the controllers manage, as it is called in Kubernetes.
@@ -59,6 +61,8 @@ pub(crate) fn api_server(
     identities: &Identities,
     pki: &Pki,
     key: &Arc<SigningKey>,
+    token: &Live,
+    cluster_cidr: &str,
 ) -> Result<(ApiServer, Arc<NetDial>), ServerError> {
     let dial = NetDial::new(identities.node_client(pki)?).map_err(|error| ServerError::Tls(error.into()))?;
     let dial = Arc::new(dial);
@@ -71,10 +75,16 @@ pub(crate) fn api_server(
     let parts = ApiServerParts {
         dispatch: Arc::clone(registry) as Arc<dyn Dispatch>,
         authorizer: registry.authorizer() as Arc<dyn Authorizer>,
-        tokens: Arc::new(IdentityTokens(tokens)),
+        tokens: Arc::new(AnyOf(vec![Arc::new(IdentityTokens(tokens)), Arc::new(ServerToken(token.clone()))])),
         catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
         dial: Arc::clone(&dial) as Arc<dyn Dial>,
         issuer: Some(issuer),
+        cluster: Some(ClusterConfig {
+            server_ca: pki.server_ca().to_owned(),
+            client_ca: pki.client_ca().to_owned(),
+            cluster_cidr: cluster_cidr.to_owned(),
+            service_cidr: config.service_cidr.to_string(),
+        }),
     };
     Ok((ApiServer::new(ApiServerConfig::default(), parts), dial))
 }
@@ -130,7 +140,7 @@ pub(crate) fn start(
             ..Default::default()
         },
         signer: Arc::new(ClusterSigner(Arc::clone(pki))),
-        server: Client::new(api.local(user("system:apiserver", &["system:masters"]), "kube-apiserver")),
+        server: server(api),
         sign_token: sign_token(key),
     };
     let control =
@@ -150,7 +160,7 @@ pub(crate) fn start(
 pub(crate) fn add_snapshots(
     api: &Arc<ApiServer>,
     source: Source,
-    token: Token,
+    token: Live,
     config: service::Config,
     tasks: &TaskTracker,
     cancel: &CancellationToken,
@@ -164,6 +174,24 @@ pub(crate) fn add_snapshots(
     Ok(())
 }
 
+/// Lets an administrator put another server token in the place of the one that is.
+pub(crate) fn add_rotation(
+    api: &ApiServer,
+    etcd: Option<Arc<EtcdStore>>,
+    pki: &Arc<Pki>,
+    token: &Live,
+    data_dir: &Path,
+) {
+    let rotation = Rotation {
+        etcd,
+        pki: Arc::clone(pki),
+        token: token.clone(),
+        data_dir: data_dir.to_owned(),
+        turn: tokio::sync::Mutex::default(),
+    };
+    api.actions().add(rotate::PATH, Arc::new(rotation));
+}
+
 /// Signs the tokens that lie in Secrets.
 fn sign_token(key: &Arc<SigningKey>) -> Sign {
     let key = Arc::clone(key);
@@ -171,6 +199,11 @@ fn sign_token(key: &Arc<SigningKey>) -> Sign {
         let account = Reference { name: of.account.clone(), uid: of.account_uid.clone() };
         key.sign(&Claims::legacy_json(&of.namespace, &account, &of.secret)).map_err(|error| error.to_string())
     }))
+}
+
+/// The API as the API server itself.
+pub(crate) fn server(api: &ApiServer) -> Client {
+    Client::new(api.local(user("system:apiserver", &["system:masters"]), "kube-apiserver"))
 }
 
 /// Who may do all: the identity of what the operator of this process asks for.

@@ -8,12 +8,16 @@ pub mod admin;
 mod components;
 mod datastore;
 mod election;
+mod endpoints;
 mod files;
 mod identities;
+mod join;
+pub mod join_tokens;
 mod kubeconfig;
 mod manifests;
 pub mod pki;
 mod renewal;
+pub mod rotate;
 pub mod seal;
 mod shared_pki;
 pub mod snapshot;
@@ -43,7 +47,7 @@ use pki::{Identity, Pki, PkiError};
 use renewal::Renewal;
 use seal::SealError;
 use snapshot::SnapshotError;
-use token::{Token, TokenError};
+use token::{Live, Token, TokenError};
 
 pub use datastore::Datastore;
 pub use skiff_store::etcd::EtcdTls;
@@ -166,13 +170,28 @@ pub enum ServerError {
     },
 }
 
-/// The two identities of a node.
+/// The two identities of a node, and whom it trusts.
 #[derive(Clone, Debug)]
 pub struct NodeIdentity {
     /// As a client of the API server: `system:node:NAME` in `system:nodes`.
     pub client: Identity,
     /// As the server of the node's HTTPS API.
     pub serving: Identity,
+    /// Who signed the API server's certificate, as PEM.
+    pub server_ca: String,
+    /// Who signs clients, as PEM.
+    pub client_ca: String,
+}
+
+/// Makes the certificates of a node of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeAuthority(Arc<Pki>);
+
+impl NodeAuthority {
+    /// The certificates of a node: those of before as long as they fit, and new ones in time.
+    pub fn issue(&self, name: &str, address: IpAddr) -> Result<NodeIdentity, ServerError> {
+        Ok(identities::issue_node(&self.0, name, address)?)
+    }
 }
 
 /// A running control plane.
@@ -206,13 +225,15 @@ impl Server {
         let opened = datastore::open(&config.datastore, &config.data_dir).await?;
         let pki = Arc::new(shared_pki::open(&opened, config.data_dir.join("tls"), &token).await?);
         token.keep(&token::path(&config.data_dir), pki.server_ca())?;
+        let token = Live::new(token);
         let identities = Identities::issue(&pki, &config, &registry_config, clock::now())?;
         let key = SigningKey::from_pem(&pki.service_account_key()?).map_err(|error| ServerError::Tls(error.into()))?;
         let key = Arc::new(key);
-        let (cacher, store) = (opened.cache().await?, opened.store);
+        let (cacher, store, etcd) = (opened.cache().await?, opened.store, opened.etcd);
 
         let client_ca = pki.client_ca().to_owned();
-        let registry_config = RegistryConfig { advertise_port: port, client_ca, ..registry_config };
+        let shared = !store.sole_writer();
+        let registry_config = RegistryConfig { advertise_port: port, client_ca, shared, ..registry_config };
         let registry = Registry::new(registry_config, Arc::clone(&cacher), Kinds::builtin());
         let tasks = TaskTracker::new();
         let authorizer = registry.authorizer();
@@ -222,7 +243,7 @@ impl Server {
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
-        let (api, nodes) = components::api_server(&registry, &identities, &pki, &key)?;
+        let (api, nodes) = components::api_server(&registry, &identities, &pki, &key, &token, &config.cluster_cidr)?;
         let api = Arc::new(api);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
@@ -242,6 +263,11 @@ impl Server {
         });
         let admin = Client::new(api.local(components::administrator(), "skiff"));
         components::start(&api, &config, &pki, &key, store.sole_writer(), &tasks, &cancel);
+        if !store.sole_writer() {
+            let own = registry.config().advertise_address;
+            tasks.spawn(endpoints::run(components::server(&api), own, cancel.child_token()));
+        }
+        components::add_rotation(&api, etcd, &pki, &token, &config.data_dir);
         let source = snapshot::Source::new(Arc::clone(&store), config.datastore.kind(), &config.data_dir, &pki);
         components::add_snapshots(&api, source, token, config.snapshots, &tasks, &cancel)?;
         let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
@@ -255,19 +281,14 @@ impl Server {
         &self.url
     }
 
-    /// Who signed the API server's certificate, as PEM.
-    pub fn server_ca(&self) -> &str {
-        self.pki.server_ca()
+    /// The cluster's certificates.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
     }
 
-    /// Who signs clients, as PEM.
-    pub fn client_ca(&self) -> &str {
-        self.pki.client_ca()
-    }
-
-    /// The certificates of a node of this process.
-    pub fn issue_node(&self, name: &str, address: IpAddr) -> Result<NodeIdentity, ServerError> {
-        Ok(identities::issue_node(&self.pki, name, address)?)
+    /// What makes the certificates of a node of this process.
+    pub fn node_authority(&self) -> NodeAuthority {
+        NodeAuthority(Arc::clone(&self.pki))
     }
 
     /// Writes the administrator's kubeconfig, for the owner alone; a file that says the same already is left alone.

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use skiff_api::user::UserInfo;
-use skiff_client::Transport;
+use skiff_client::{Transport, link::ClusterConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,8 @@ pub struct ApiServerParts {
     pub dial: Arc<dyn Dial>,
     /// By what others check tokens that are issued here; `None` where none are.
     pub issuer: Option<IssuerDocuments>,
+    /// What nodes on other machines are told of the cluster; `None` where none may join.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// The API server.
@@ -78,6 +80,7 @@ impl ApiServer {
             catalog: parts.catalog,
             connector: Connector { dial: parts.dial },
             issuer: parts.issuer,
+            cluster: parts.cluster,
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             version: config.version,

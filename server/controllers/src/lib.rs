@@ -7,7 +7,7 @@
 //! - [`endpointslice`]: which pods are behind a Service.
 //! - [`endpoints`]: the older form of that.
 //! - [`accounts`]: what every namespace has.
-//! - [`tokens`]: tokens in Secrets.
+//! - [`tokens`]: tokens in Secrets; [`bootstrap_tokens`]: those that nodes join with go when their time is over.
 //! - [`certificates`]: requests for certificates, approved, signed and forgotten.
 //! - [`namespace`]: what goes with a namespace; [`garbage`]: what goes with its owner; [`events`]: what goes with time.
 //! - [`nodes`]: address ranges, lost nodes, evictions; [`podgc`]: pods that nobody else deletes.
@@ -16,6 +16,7 @@
 //! - [`catalog`]: the resources that there are, built-in and custom.
 
 pub mod accounts;
+pub mod bootstrap_tokens;
 pub mod catalog;
 pub mod certificates;
 pub mod cronjob;
@@ -121,6 +122,8 @@ fn start_cluster(all: &mut JoinSet<()>, context: &Contexts<'_>, config: &Config)
     all.spawn(tokens::run(context(tokens::NAME), config.root_ca.clone(), sign_token));
     all.spawn(accounts::run_root_ca(context(accounts::ROOT_CA_NAME), config.root_ca.clone()));
     all.spawn(certificates::run(context(certificates::NAME), Arc::clone(&config.signer)));
+    all.spawn(certificates::names::run(context(certificates::NAME)));
+    all.spawn(bootstrap_tokens::run(context(bootstrap_tokens::NAME)));
     all.spawn(namespace::run(context(namespace::NAME)));
     all.spawn(garbage::run(context(garbage::NAME)));
     all.spawn(nodes::run_ranges(context(nodes::NAME), config.nodes.clone()));

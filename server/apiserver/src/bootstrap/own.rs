@@ -4,11 +4,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_api::{object::Object, request::GroupVersionResource};
 
-use super::Seed;
+use super::{JOINING_GROUP, Seed};
 use crate::registry::{RegistryConfig, meta};
 
 /// The name of the API server's Service and of its endpoints.
 const KUBERNETES: &str = "kubernetes";
+
+/// The API group of roles and bindings.
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The name of skiff's own RuntimeClass and of its handler.
 const WASM: &str = "wasm";
@@ -29,6 +32,7 @@ pub(super) fn seeds(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
         node_proxier(),
     ];
     seeds.extend(config_maps(config, now));
+    seeds.extend(joining());
     seeds
 }
 
@@ -61,6 +65,12 @@ fn service(config: &RegistryConfig) -> Seed {
     seed("", "v1", "services", object, &[])
 }
 
+/// The fields that are put right where this is the only API server: where there are others too, each looks after its
+/// own part.
+fn own_alone(config: &RegistryConfig, fields: &'static [&'static str]) -> &'static [&'static str] {
+    if config.shared { &[] } else { fields }
+}
+
 /// Where the API server listens, as `Endpoints`.
 fn endpoints(config: &RegistryConfig) -> Seed {
     let object = json!({
@@ -71,7 +81,7 @@ fn endpoints(config: &RegistryConfig) -> Seed {
             "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
         }],
     });
-    seed("", "v1", "endpoints", object, &["subsets"])
+    seed("", "v1", "endpoints", object, own_alone(config, &["subsets"]))
 }
 
 /// Where the API server listens, as an `EndpointSlice`.
@@ -83,7 +93,7 @@ fn endpoint_slice(config: &RegistryConfig) -> Seed {
         "endpoints": [{"addresses": [config.advertise_address.to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
     });
-    seed("discovery.k8s.io", "v1", "endpointslices", object, &["endpoints", "ports"])
+    seed("discovery.k8s.io", "v1", "endpointslices", object, own_alone(config, &["endpoints", "ports"]))
 }
 
 /// The RuntimeClass of Wasm pods.
@@ -93,13 +103,47 @@ fn wasm() -> Seed {
 
 /// Each node proxies Services itself, so nodes have the role that Kubernetes gives to kube-proxy.
 fn node_proxier() -> Seed {
-    let group = "rbac.authorization.k8s.io";
+    let nodes = json!({"apiGroup": RBAC, "kind": "Group", "name": "system:nodes"});
+    cluster_binding("skiff:node-proxier", "system:node-proxier", nodes)
+}
+
+fn cluster_binding(name: &str, role: &str, subject: Value) -> Seed {
     let object = json!({
-        "metadata": {"name": "skiff:node-proxier"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:node-proxier"},
-        "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}],
+        "metadata": {"name": name}, "subjects": [subject],
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
     });
-    seed(group, "v1", "clusterrolebindings", object, &[])
+    seed(RBAC, "v1", "clusterrolebindings", object, &[])
+}
+
+/// What lets nodes join with a token and renew their certificates by themselves, as kubeadm sets it up; and what the
+/// controller of certificates needs to give a node's name to one key alone, and to approve serving certificates.
+fn joining() -> Vec<Seed> {
+    const CONTROLLER: &str = "skiff:certificate-controller";
+    let group = |name: &str| json!({"apiGroup": RBAC, "kind": "Group", "name": name});
+    let controller = json!({"kind": "ServiceAccount", "name": "certificate-controller", "namespace": "kube-system"});
+    let requests = |which: &str| format!("system:certificates.k8s.io:certificatesigningrequests:{which}");
+    let rules = json!([
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": ["approve"],
+            "resourceNames": ["kubernetes.io/kubelet-serving"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
+    ]);
+    let notes = json!([
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "delete", "get", "patch"]},
+    ]);
+    let here = json!({"name": CONTROLLER, "namespace": "kube-system"});
+    let bound = json!({
+        "metadata": here, "subjects": [controller],
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": CONTROLLER},
+    });
+    vec![
+        cluster_binding("skiff:node-bootstrapper", "system:node-bootstrapper", group(JOINING_GROUP)),
+        cluster_binding("skiff:node-autoapprove-bootstrap", &requests("nodeclient"), group(JOINING_GROUP)),
+        cluster_binding("skiff:node-autoapprove-rotation", &requests("selfnodeclient"), group("system:nodes")),
+        seed(RBAC, "v1", "clusterroles", json!({"metadata": {"name": CONTROLLER}, "rules": rules}), &[]),
+        cluster_binding(CONTROLLER, CONTROLLER, controller),
+        seed(RBAC, "v1", "roles", json!({"metadata": here, "rules": notes}), &[]),
+        seed(RBAC, "v1", "rolebindings", bound, &[]),
+    ]
 }
 
 /// What extension API servers need to know, and since when tokens are tracked.

@@ -36,6 +36,8 @@ pub struct RegistryConfig {
     pub advertise_address: Ipv4Addr,
     /// The port at that address.
     pub advertise_port: u16,
+    /// Whether there may be further API servers on the datastore.
+    pub shared: bool,
     /// Who signs the certificates of clients, as PEM: published for extension API servers. Empty for none.
     pub client_ca: String,
     /// The clock.
@@ -51,6 +53,7 @@ impl Default for RegistryConfig {
             node_ports: 30000..=32767,
             advertise_address: Ipv4Addr::LOCALHOST,
             advertise_port: 6443,
+            shared: false,
             client_ca: String::new(),
             now: skiff_client::clock::now,
             random: uuid::Uuid::new_v4,

@@ -112,6 +112,7 @@ impl Site {
             catalog: Arc::new(KindsCatalog::new(registry.kinds(), "127.0.0.1:6443".to_owned())),
             dial: Arc::new(dial.unwrap()),
             issuer: Some(IssuerDocuments::new(ISSUER, "127.0.0.1:6443", &key)),
+            cluster: None,
         };
         let server = ApiServer::new(Config { patience, ..Config::default() }, parts);
         let (chain, serving_key) = issue(&ca, "server", &[], ExtendedKeyUsagePurpose::ServerAuth);

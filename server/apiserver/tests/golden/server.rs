@@ -93,6 +93,7 @@ impl Server {
                 catalog: Arc::new(KindsCatalog::new(Kinds::builtin(), address.to_string())),
                 dial: Arc::new(dial),
                 issuer: None,
+                cluster: None,
             },
         );
         let (chain, key) = issue(&ca, ExtendedKeyUsagePurpose::ServerAuth);
