@@ -9,26 +9,25 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
-use skiff_agent::{
-    Agent, Config as AgentConfig, Credentials, PodNetwork, RuntimeEndpoint, ServiceProxy,
-    runtime::process::{ProcessConfig, RuntimeProcess},
-};
-use skiff_server::{Config as ServerConfig, Datastore, Server, snapshot};
+use skiff_agent::Credentials;
+use skiff_server::{Config as ServerConfig, Datastore, NodeIdentity, Server, snapshot};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    oci::{Choice, Oci},
+    node::{Node, NodeFlags, Place, Runtimes},
+    oci::Choice,
     token_flags::TokenFlags,
 };
 
 /// How long everything together may take to end; what has not ended then is left to the operating system.
-const SHUTDOWN_GRACE: Duration = Duration::from_millis(1900);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_millis(1900);
 
 /// Threads of the asynchronous runtime: enough for a small machine, few enough for its memory.
 const WORKER_THREADS: usize = 4;
 
-/// The RuntimeClass handlers that the Wasm runtime serves. Where there is an OCI runtime that takes pods without a class.
-const WASM_HANDLERS: [&str; 2] = ["wasm", ""];
+/// How often it is looked whether the certificates of the node of this process end soon.
+const RENEW_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where the folder of `skiff server` is by default.
 pub(crate) const SERVER_DATA_DIR: &str = "/var/lib/skiff";
@@ -51,15 +50,8 @@ pub(crate) struct ClusterArgs {
     /// Where the administrator's kubeconfig is written.
     #[arg(long, short = 'o', env = "SKIFF_WRITE_KUBECONFIG")]
     pub(crate) write_kubeconfig: Option<PathBuf>,
-    /// The node's name; by default the host's.
-    #[arg(long, env = "SKIFF_NODE_NAME")]
-    pub(crate) node_name: Option<String>,
-    /// The node's address.
-    #[arg(long, env = "SKIFF_NODE_IP")]
-    pub(crate) node_ip: Option<IpAddr>,
-    /// The port of the node's HTTPS API; 0 takes any that is free.
-    #[arg(long, env = "SKIFF_KUBELET_PORT")]
-    pub(crate) kubelet_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) node: NodeFlags,
     /// The range of pod addresses.
     #[arg(long, env = "SKIFF_CLUSTER_CIDR")]
     pub(crate) cluster_cidr: Option<String>,
@@ -69,9 +61,6 @@ pub(crate) struct ClusterArgs {
     /// The range of node ports.
     #[arg(long, env = "SKIFF_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767")]
     pub(crate) service_node_port_range: String,
-    /// How many pods the node takes.
-    #[arg(long, env = "SKIFF_MAX_PODS", default_value_t = 5000)]
-    pub(crate) max_pods: u32,
     #[command(flatten)]
     pub(crate) token: TokenFlags,
     /// When the server saves a snapshot by itself, in cron's form and this machine's time zone, e.g. "0 */12 * * *";
@@ -126,20 +115,6 @@ pub(crate) struct Cluster {
     pub(crate) server_ready_after: Duration,
     cancel: CancellationToken,
     _lock: Flock<File>,
-}
-
-/// The node of this process.
-pub(crate) struct Node {
-    /// Its name.
-    pub(crate) name: String,
-    agent: Agent,
-    runtimes: NodeRuntimes,
-}
-
-/// The processes that run a node's pods.
-struct NodeRuntimes {
-    wasm: RuntimeProcess,
-    oci: Oci,
 }
 
 /// The asynchronous runtime of a process.
@@ -207,7 +182,7 @@ impl Cluster {
             if !with_agent {
                 return Ok(None);
             }
-            start_runtimes(&defaults.oci, &data_dir, &cancel).await.map(Some)
+            Runtimes::start(&defaults.oci, &data_dir, &cancel).await.map(Some)
         };
         let (runtimes, server) = tokio::join!(runtime, start_server(args, &defaults, &data_dir, cancel.child_token()));
         let (runtimes, server) = (runtimes?, server?);
@@ -233,28 +208,11 @@ impl Cluster {
         self.cancel.cancelled().await;
         let ended = tokio::time::timeout(SHUTDOWN_GRACE, async {
             if let Some(node) = self.node {
-                node.agent.stopped().await;
-                node.runtimes.stopped().await;
+                node.stopped().await;
             }
             self.server.stopped().await;
         });
         ended.await.context("some tasks did not end in time; nothing that was acknowledged is lost")
-    }
-}
-
-impl Node {
-    /// Waits until the node is Ready.
-    pub(crate) async fn ready(&self) {
-        self.agent.ready().await;
-    }
-}
-
-impl NodeRuntimes {
-    async fn stopped(self) {
-        self.wasm.stopped().await;
-        if let Some(containerd) = self.oci.process {
-            containerd.stopped().await;
-        }
     }
 }
 
@@ -280,28 +238,6 @@ pub(crate) fn try_lock(data_dir: &Path) -> Result<Option<Flock<File>>> {
     }
 }
 
-fn socket(data_dir: &Path) -> PathBuf {
-    data_dir.join("agent/wasm.sock")
-}
-
-/// Both runtimes beside each other. Without an OCI runtime the node runs Wasm alone.
-async fn start_runtimes(oci: &Choice, data_dir: &Path, cancel: &CancellationToken) -> Result<NodeRuntimes> {
-    let (wasm, oci) =
-        tokio::join!(start_wasm(data_dir, cancel.child_token()), Oci::start(oci, data_dir, cancel.child_token()));
-    Ok(NodeRuntimes { wasm: wasm?, oci })
-}
-
-async fn start_wasm(data_dir: &Path, cancel: CancellationToken) -> Result<RuntimeProcess> {
-    let root = wasm_root(data_dir);
-    std::fs::create_dir_all(&root).with_context(|| format!("making the folder {}", root.display()))?;
-    let program = std::env::current_exe().context("finding this program")?;
-    let socket = socket(data_dir);
-    let args = ["wasm-runtime".into(), "--socket".into(), socket.clone().into(), "--root".into(), root.into()];
-    let args = args.into_iter().chain(["--exit-on-stdin-close".into()]).collect();
-    let process = ProcessConfig { program, args, env: vec![], log: None, socket, pid_file: None, renew: false };
-    RuntimeProcess::start(process, cancel).await.context("starting the Wasm runtime")
-}
-
 async fn start_server(
     args: &ClusterArgs,
     defaults: &Defaults,
@@ -312,7 +248,7 @@ async fn start_server(
         data_dir: data_dir.join("server"),
         bind_address: args.bind_address.unwrap_or(defaults.bind_address),
         port: args.https_listen_port,
-        advertise_address: args.node_ip.unwrap_or(defaults.node_ip),
+        advertise_address: args.node.node_ip.unwrap_or(defaults.node_ip),
         tls_sans: args.tls_san.clone(),
         cluster_cidr: args.cluster_cidr.clone().unwrap_or_else(|| defaults.cluster_cidr.to_owned()),
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
@@ -330,64 +266,52 @@ fn snapshots(args: &ClusterArgs, defaults: &Defaults, data_dir: &Path) -> Result
         folder: std::path::absolute(folder)?,
         schedule: args.snapshot_schedule_cron.clone().unwrap_or_else(|| defaults.snapshot_schedule.to_owned()),
         retention: args.snapshot_retention,
-        node: args.node_name.clone().map_or_else(host_name, Ok)?,
+        node: args.node.name()?,
     })
 }
 
+/// The node of this process. It shows certificates that the control plane beside it makes, and makes anew in time.
 async fn start_node(
     args: &ClusterArgs,
     defaults: &Defaults,
     data_dir: &Path,
     server: &Server,
-    runtimes: NodeRuntimes,
+    runtimes: Runtimes,
     cancel: CancellationToken,
 ) -> Result<Node> {
-    let name = args.node_name.clone().map_or_else(host_name, Ok)?;
-    let node_ip = args.node_ip.unwrap_or(defaults.node_ip);
-    let issued = server.issue_node(&name, node_ip).context("making the node's certificates")?;
-    let config = AgentConfig {
-        node_name: name.clone(),
+    let name = args.node.name()?;
+    let ip = args.node.node_ip.unwrap_or(defaults.node_ip);
+    let authority = server.node_authority();
+    let issue = move |name: &str| authority.issue(name, ip).context("making the node's certificates");
+    let (sender, credentials) = watch::channel(credentials(issue(&name)?));
+    let (renewed, stop) = (name.clone(), cancel.clone());
+    tokio::spawn(async move {
+        while stop.run_until_cancelled(tokio::time::sleep(RENEW_EVERY)).await.is_some() {
+            match issue(&renewed) {
+                Ok(issued) => drop(sender.send(self::credentials(issued))),
+                Err(error) => tracing::warn!("{error:#}; the present ones stay"),
+            }
+        }
+    });
+    let place = Place {
+        ip,
+        kubelet_port: defaults.kubelet_port,
         server_url: server.url().to_owned(),
-        node_ip,
-        kubelet_port: args.kubelet_port.unwrap_or(defaults.kubelet_port),
-        data_dir: data_dir.join("agent"),
-        runtimes: endpoints(&runtimes.oci, data_dir),
-        max_pods: args.max_pods,
-        service_proxy: ServiceProxy::UserSpace,
+        cluster_cidr: args.cluster_cidr.clone().unwrap_or_else(|| defaults.cluster_cidr.to_owned()),
         service_cidr: args.service_cidr.clone().unwrap_or_else(|| defaults.service_cidr.to_owned()),
-        without_oci: runtimes.oci.endpoint.as_ref().err().cloned(),
-        credentials: Credentials {
-            server_ca: server.server_ca().to_owned(),
-            client_ca: server.client_ca().to_owned(),
-            client_cert: issued.client.cert,
-            client_key: issued.client.key,
-            serving_cert: issued.serving.cert,
-            serving_key: issued.serving.key,
-        },
+        tunnels: false,
+        credentials,
     };
-    let agent = Agent::start(config, cancel).await.context("starting the node")?;
-    Ok(Node { name, agent, runtimes })
+    Node::start(&args.node, place, data_dir, runtimes, cancel).await
 }
 
-/// The runtimes' sockets, the OCI runtime's first.
-fn endpoints(oci: &Oci, data_dir: &Path) -> Vec<RuntimeEndpoint> {
-    let wasm = RuntimeEndpoint {
-        socket: socket(data_dir),
-        handlers: WASM_HANDLERS.map(str::to_owned).to_vec(),
-        network: PodNetwork::AnyIp,
-    };
-    oci.endpoint.clone().ok().into_iter().chain([wasm]).collect()
-}
-
-/// The host's name as a node's name: lower case, without what a DNS name cannot hold.
-pub(crate) fn host_name() -> Result<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("asking for the host's name")?;
-    let name = name.trim().to_lowercase();
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    let name: String = name.chars().map(|c| if fits(c) { c } else { '-' }).collect();
-    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    if name.is_empty() {
-        bail!("the host has no usable name: give --node-name");
+fn credentials(issued: NodeIdentity) -> Credentials {
+    Credentials {
+        server_ca: issued.server_ca,
+        client_ca: issued.client_ca,
+        client_cert: issued.client.cert,
+        client_key: issued.client.key,
+        serving_cert: issued.serving.cert,
+        serving_key: issued.serving.key,
     }
-    Ok(name.to_owned())
 }

@@ -13,7 +13,8 @@ const DEFAULT_PATH: &str = "/etc/skiff/config.yaml";
 
 /// The subcommands that read the file, and which of its keys they take: all where none are named. A command beside a
 /// server takes what says where the server has its things.
-static READERS: [(&str, &[&str]); 3] = [("server", &[]), ("agent", &[]), ("snapshot", &["data-dir", "snapshot-dir"])];
+static READERS: [(&str, &[&str]); 4] =
+    [("server", &[]), ("agent", &[]), ("token", &["data-dir"]), ("snapshot", &["data-dir", "snapshot-dir"])];
 
 /// The command line with the file's flags put in behind the subcommand.
 pub(crate) fn arguments(mut line: Vec<OsString>) -> Result<Vec<OsString>> {

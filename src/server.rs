@@ -1,7 +1,7 @@
 //! `skiff server`: the control plane, and a node unless `--disable-agent`.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
 
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{Cluster, ClusterArgs, Defaults, SERVER_DATA_DIR, cancel_on_signals, runtime},
     datastore_flags::DatastoreFlags,
+    node::{WORLD, address_towards},
     oci::Choice,
 };
 
@@ -38,7 +39,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let defaults = Defaults {
         data_dir: PathBuf::from(SERVER_DATA_DIR),
         bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        node_ip: own_address(),
+        node_ip: address_towards(WORLD),
         cluster_cidr: "10.64.0.0/12",
         service_cidr: "10.43.0.0/16",
         kubelet_port: 10250,
@@ -54,13 +55,4 @@ pub(crate) fn run(args: Args) -> Result<()> {
         println!("skiff server is up at {}; kubeconfig: {}", cluster.url, cluster.kubeconfig.display());
         cluster.run().await
     })
-}
-
-/// The address that this host has towards the world, or loopback where it has no route: a machine without a default
-/// route starts all the same. Nothing is sent; the address is TEST-NET-1's (RFC 5737).
-fn own_address() -> IpAddr {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return loopback };
-    let routed = socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr());
-    routed.map_or(loopback, |address| address.ip())
 }

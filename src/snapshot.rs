@@ -10,7 +10,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_server::{
-    admin,
+    admin::Admin,
     seal::Stretch,
     snapshot::{
         self, Header, Request, Saved, Source, folder,
@@ -22,8 +22,9 @@ use skiff_server::{
 };
 
 use crate::{
-    cluster::{found_data_dir, host_name, lock, runtime, try_lock},
+    cluster::{found_data_dir, lock, runtime, try_lock},
     datastore_flags::DatastoreFlags,
+    node::host_name,
     output::{Format, age, size, table},
     token_flags::TokenFlags,
 };
@@ -182,8 +183,8 @@ async fn save(places: &Places, name: &str, node: String, at: &At, output: Format
 /// Asks the server that runs.
 async fn save_running(places: &Places, name: &str) -> Result<(PathBuf, Header)> {
     let path = format!("{}?name={name}", service::PATH);
-    let answer = admin::post(&places.server_dir, &path, SAVE_PATIENCE).await;
-    let answer = answer.context("asking the running server for a snapshot")?;
+    let asked = async { Admin::of(&places.server_dir)?.post(&path, SAVE_PATIENCE).await };
+    let answer = asked.await.context("asking the running server for a snapshot")?;
     let told: Value = serde_json::from_slice(&answer).context("reading the server's answer")?;
     let header = serde_json::from_value(told["header"].clone()).context("reading the server's answer")?;
     Ok((told["path"].as_str().unwrap_or_default().into(), header))

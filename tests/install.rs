@@ -39,11 +39,16 @@ impl World {
         self.dir.path().join("bin/skiff")
     }
 
-    /// Runs the installer as `curl URL/install.sh | SKIFF_URL=URL sh` does.
+    /// Runs the installer as `curl URL/install.sh | SKIFF_INSTALL_URL=URL sh` does.
     fn install(&self, script: &[u8], url: &str) -> Output {
+        self.install_with(script, url, &[])
+    }
+
+    fn install_with(&self, script: &[u8], url: &str, env: &[(&str, &str)]) -> Output {
         let mut shell = Command::new("sh")
             .arg("-s")
-            .env("SKIFF_URL", url)
+            .envs(env.iter().copied())
+            .env("SKIFF_INSTALL_URL", url)
             .env("SKIFF_BIN_DIR", self.dir.path().join("bin"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -90,6 +95,36 @@ fn installs_and_upgrades_under_a_running_skiff() {
     assert_ne!(same(&old), same(&new), "the upgrade must not write into a file that runs");
 }
 
+/// A machine that is told of a cluster joins it, and its token is for root alone.
+#[test]
+fn with_a_server_and_a_token_an_agent_is_installed() {
+    let world = World::new();
+    let (programs, units) = (world.dir.path().join("programs"), world.dir.path().join("units"));
+    fs::create_dir(&programs).expect("a folder");
+    fs::create_dir(&units).expect("a folder");
+    let told = world.dir.path().join("told");
+    let systemctl = programs.join("systemctl");
+    fs::write(&systemctl, format!("#!/bin/sh\necho \"$@\" >>{}\n", told.display())).expect("a program");
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).expect("a program");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a path"));
+    let env = [
+        ("SKIFF_URL", "https://10.0.0.1:6443"),
+        ("SKIFF_TOKEN", "s3cret"),
+        ("SKIFF_SYSTEMD_DIR", units.to_str().expect("a path")),
+        ("PATH", &path),
+    ];
+    let installed = world.install_with(&script(), world.release().to_str().expect("a path"), &env);
+    assert!(installed.status.success(), "{}", text(&installed));
+    let unit = fs::read_to_string(units.join("skiff-agent.service")).expect("a unit");
+    assert!(unit.contains("/skiff agent\n") && !unit.contains("s3cret"), "{unit}");
+    let secrets = units.join("skiff-agent.service.env");
+    let kept = fs::read_to_string(&secrets).expect("its environment");
+    assert_eq!(kept, "SKIFF_URL=https://10.0.0.1:6443\nSKIFF_TOKEN=s3cret\n");
+    assert_eq!(fs::metadata(secrets).expect("a file").permissions().mode() & 0o777, 0o600);
+    let told = fs::read_to_string(told).expect("what systemd was told");
+    assert!(told.contains("enable skiff-agent.service") && told.contains("restart skiff-agent.service"), "{told}");
+}
+
 #[test]
 fn what_the_checksums_do_not_say_is_refused_and_changes_nothing() {
     let world = World::new();
@@ -124,7 +159,11 @@ fn only_https_and_folders_are_sources() {
     let world = World::new();
     for url in ["http://127.0.0.1:9", "ftp://127.0.0.1/x", "relative/folder", ""] {
         let refused = world.install(&script(), url);
-        assert!(!refused.status.success() && text(&refused).contains("SKIFF_URL must"), "{url}: {}", text(&refused));
+        assert!(
+            !refused.status.success() && text(&refused).contains("SKIFF_INSTALL_URL must"),
+            "{url}: {}",
+            text(&refused)
+        );
     }
     assert!(!world.installed().exists());
 }
@@ -186,7 +225,7 @@ fn one_line_of_curl_installs_and_the_installed_skiff_runs() {
     let web = Web::serve(&world.release(), &certificate);
 
     let url = format!("https://localhost:{}", web.port);
-    let line = format!("curl -sfL {url}/install.sh | SKIFF_URL={url} sh -s -");
+    let line = format!("curl -sfL {url}/install.sh | SKIFF_INSTALL_URL={url} sh -s -");
     let output = Command::new("sh")
         .args(["-c", &line])
         .env("SKIFF_BIN_DIR", world.dir.path().join("bin"))

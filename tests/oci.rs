@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/host.rs"]
 mod host;
+#[path = "common/machine.rs"]
+mod machine;
 
 use std::{fs, process::Stdio};
 

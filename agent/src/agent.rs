@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_cri::v1::VersionRequest;
 use k8s_openapi::api::{
-    core::v1::{Pod, Service},
+    core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
     node::v1::RuntimeClass,
 };
@@ -17,14 +17,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ServiceProxy,
+    Config, Credentials, ServiceProxy,
     cgroups::Cgroups,
     context::{Context, make_dir},
     keep::{
         transport::Keeping,
         vault::{Vault, VaultError},
     },
-    net::{anyip, services},
+    net::{anyip, routes, services},
     node::{Facts, Machine, NodeKeeper, guard},
     pods::manager,
     runtime::{
@@ -33,6 +33,7 @@ use crate::{
         router::{Runtime, Runtimes},
     },
     streaming,
+    tunnel::Tunnels,
     volumes::sources::Sources,
 };
 
@@ -89,7 +90,7 @@ impl Agent {
         if let Some(behind) = clock::learn_from(&config.data_dir) {
             tracing::warn!(?behind, "the clock is behind the last time that this node has seen, which counts instead");
         }
-        let client = connect(&config)?;
+        let (transport, client) = connect(&config)?;
         let (runtimes, runtime_version) = runtimes(&config).await?;
         let mut facts = Facts {
             name: config.node_name.clone(),
@@ -100,6 +101,8 @@ impl Agent {
             runtime_version,
             handlers: runtimes.handlers().map(str::to_owned).collect(),
             without_oci: config.without_oci.clone(),
+            labels: config.labels.clone(),
+            taints: config.taints.clone(),
         };
         let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name, cancel.clone());
         let (network, network_ready) = watch::channel(false);
@@ -107,9 +110,17 @@ impl Agent {
         let mut tasks = JoinSet::new();
         let informers = Informers::new(client.clone(), cancel.clone());
         let ctx = context(&config, client.clone(), recorder.clone(), &informers, runtimes.clone(), &facts);
-        let listener = streaming::Listener::bind(&config, Arc::clone(&ctx)).await?;
+        let api = streaming::Api::new(&config.credentials.borrow(), Arc::clone(&ctx))?;
+        let listener = streaming::Listener::bind(&config, Arc::clone(&api)).await?;
         facts.port = listener.port().unwrap_or(facts.port);
         tasks.spawn(listener.run(cancel.clone()));
+        let (server_url, credentials) = (config.server_url.clone(), config.credentials.clone());
+        let renewed = follow_credentials(credentials.clone(), Arc::clone(&transport), Arc::clone(&api), cancel.clone());
+        tasks.spawn(renewed);
+        if config.tunnels {
+            let tunnels = Arc::new(Tunnels { server_url, credentials, transport, api, ctx: Arc::clone(&ctx) });
+            tasks.spawn(tunnels.run(informers.of::<EndpointSlice>(), cancel.clone()));
+        }
         let conditions = ctx.conditions.subscribe();
         let keeper = NodeKeeper { client, facts, runtimes, network, conditions, ready: ready_sender, recorder };
         tasks.spawn(guard::run(Arc::clone(&ctx), cancel.clone()));
@@ -118,6 +129,10 @@ impl Agent {
             anyip::own(&config.service_cidr).await?;
             let slices = informers.of::<EndpointSlice>();
             tasks.spawn(services::run(Arc::clone(&ctx.services), slices, ctx.recorder.clone(), cancel.clone()));
+        }
+        if let Some(cluster) = routes::routed(&config.cluster_cidr) {
+            let (nodes, own) = (informers.of::<Node>(), config.node_name.clone());
+            tasks.spawn(routes::run(nodes, own, cluster, cancel.clone()));
         }
         tasks.spawn(keep_pods(ctx, network_ready, cancel));
         Ok(Self { ready, tasks })
@@ -153,19 +168,40 @@ async fn keep_pods(ctx: Arc<Context>, mut network: watch::Receiver<bool>, cancel
     manager::run(ctx, cancel).await;
 }
 
-fn connect(config: &Config) -> Result<Client, AgentError> {
-    let identity = https::Identity::Certificate {
-        certificate: config.credentials.client_cert.clone(),
-        key: config.credentials.client_key.clone(),
-    };
+/// The way to the API server, and the client above it, which keeps what passes.
+fn connect(config: &Config) -> Result<(Arc<https::Https>, Client), AgentError> {
+    let credentials = config.credentials.borrow().clone();
     let transport = https::Https::new(&https::Config {
         server_url: config.server_url.clone(),
-        server_ca: config.credentials.server_ca.clone(),
-        identity,
+        server_ca: credentials.server_ca.clone(),
+        identity: identity(&credentials),
         user_agent: "skiff-agent".to_owned(),
     })?;
     let vault = Vault::open(&config.data_dir.join("kept"))?;
-    Ok(Client::new(Keeping::new(transport, vault)))
+    Ok((Arc::clone(&transport), Client::new(Keeping::new(transport, vault))))
+}
+
+fn identity(credentials: &Credentials) -> https::Identity {
+    https::Identity::Certificate { certificate: credentials.client_cert.clone(), key: credentials.client_key.clone() }
+}
+
+/// Puts renewed certificates to use.
+async fn follow_credentials(
+    mut credentials: watch::Receiver<Credentials>,
+    transport: Arc<https::Https>,
+    api: Arc<streaming::Api>,
+    cancel: CancellationToken,
+) {
+    // Where nobody renews them, the sender is gone.
+    while let Some(Ok(())) = cancel.run_until_cancelled(credentials.changed()).await {
+        let now = credentials.borrow_and_update().clone();
+        if let Err(error) = transport.set_identity(&now.server_ca, &identity(&now)) {
+            tracing::error!(%error, "the renewed client certificate cannot be used");
+        }
+        if let Err(error) = api.set_credentials(&now) {
+            tracing::error!(%error, "the renewed serving certificate cannot be used");
+        }
+    }
 }
 
 /// The runtimes, and what the node says that it runs: name and version of the first.

@@ -6,6 +6,7 @@
 //! - [`node`]: the Node object, its status and its Lease.
 //! - [`keep`]: what the node needs to go on without the server.
 //! - [`net`]: Services on this node.
+//! - [`join`]: joining a cluster from another machine; `tunnel`: the way from its servers back to this node.
 //! - [`streaming`]: the node's HTTPS API: logs, exec, attach, port-forward.
 //!
 //! Entry point: [`Agent::start`].
@@ -13,6 +14,7 @@
 mod agent;
 pub mod cgroups;
 mod context;
+pub mod join;
 pub mod keep;
 pub mod net;
 pub mod node;
@@ -21,9 +23,13 @@ pub mod probes;
 mod quantity;
 pub mod runtime;
 pub mod streaming;
+mod tunnel;
 pub mod volumes;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+pub use k8s_openapi::api::core::v1::Taint;
+use tokio::sync::watch;
 
 pub use agent::{Agent, AgentError};
 
@@ -46,12 +52,20 @@ pub struct Config {
     pub max_pods: u32,
     /// How Services are proxied on this node.
     pub service_proxy: ServiceProxy,
+    /// The range of pod addresses of the whole cluster.
+    pub cluster_cidr: String,
     /// The range of Service addresses, made this machine's own where Services are proxied in user space.
     pub service_cidr: String,
     /// Why the node runs no OCI containers, if it does not: shown in its conditions.
     pub without_oci: Option<String>,
-    /// Certificates and keys.
-    pub credentials: Credentials,
+    /// Labels that the node has from its registration on.
+    pub labels: BTreeMap<String, String>,
+    /// Taints that the node has from its registration on.
+    pub taints: Vec<Taint>,
+    /// Whether the node opens tunnels to the API servers, because they may not reach it.
+    pub tunnels: bool,
+    /// Certificates and keys, of the moment.
+    pub credentials: watch::Receiver<Credentials>,
 }
 
 /// A CRI runtime.
@@ -91,7 +105,7 @@ pub enum ServiceProxy {
 }
 
 /// The node's identity, all as PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Who signed the API server's certificate.
     pub server_ca: String,

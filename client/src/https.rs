@@ -1,7 +1,8 @@
 //! The transport over HTTP/2 and TLS: one connection to the API server, shared by all requests and watches, made
 //! anew when it is lost.
 //!
-//! The server is always verified against the cluster's CA; there is no way to turn that off.
+//! The server is always verified against the cluster's CA; there is no way to turn that off. Only who does not know
+//! that CA yet may ask one document of a server that is not verified ([`Https::unverified`]).
 
 mod connection;
 mod decode;
@@ -12,7 +13,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use skiff_api::{
@@ -23,7 +24,7 @@ use skiff_api::{
 use crate::{List, Transport, WatchStream};
 use connection::Connection;
 use decode::Frames;
-pub use tls::{Identity, SetupError};
+pub use tls::{AnyServer, Identity, SetupError, client_config};
 
 /// How long one request may take from its first byte to the last of its answer; a watch: to its first.
 const CALL_TIMEOUT: Duration = Duration::from_secs(34);
@@ -33,6 +34,9 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How large the answer to a request for one object may be.
 const MAX_OBJECT_BYTES: usize = 16 << 20;
+
+/// How large a document may be that is no object.
+const MAX_DOCUMENT_BYTES: usize = 256 << 10;
 
 /// How large one page of a list may be.
 const MAX_LIST_BYTES: usize = 256 << 20;
@@ -68,10 +72,34 @@ impl Https {
         self.connection.set_identity(server_ca, identity)
     }
 
+    /// Connects to any of these servers from now on, all of one cluster: when one is lost, to another. The present
+    /// connection stays.
+    pub fn set_servers<'a>(&self, urls: impl Iterator<Item = &'a str>) -> Result<(), SetupError> {
+        self.connection.set_servers(urls)
+    }
+
+    /// A connection to a server that nothing vouches for: whatever certificate it shows is taken, as long as it has
+    /// the key. For the first contact alone, where what comes over it is verified by other means; asks as nobody.
+    pub fn unverified(server_url: &str) -> Result<Self, SetupError> {
+        let connection = Connection::unverified(server_url)?;
+        Ok(Self { connection, user_agent: "skiff".to_owned() })
+    }
+
     /// Posts to a path that is no resource, without a body, and waits up to `limit` for the answer.
     pub async fn post(&self, path: &str, limit: Duration) -> Result<Bytes, ApiError> {
+        self.ask(Method::POST, path, limit, MAX_OBJECT_BYTES).await
+    }
+
+    /// Gets a small document from a path that is no resource, and waits up to `limit` for it.
+    pub async fn get(&self, path: &str, limit: Duration) -> Result<Bytes, ApiError> {
+        self.ask(Method::GET, path, limit, MAX_DOCUMENT_BYTES).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, limit: Duration, max_bytes: usize) -> Result<Bytes, ApiError> {
         let request = || {
-            let mut builder = http::Request::post(format!("{}{path}", self.connection.base()))
+            let mut builder = http::Request::builder()
+                .method(method.clone())
+                .uri(format!("{}{path}", self.connection.base()))
                 .header(header::ACCEPT, "application/json")
                 .header(header::USER_AGENT, &self.user_agent);
             if let Some(token) = self.connection.bearer() {
@@ -82,7 +110,7 @@ impl Https {
         };
         within(limit, async {
             let response = checked(self.connection.send(request).await?).await?;
-            collect(response.into_body(), MAX_OBJECT_BYTES).await
+            collect(response.into_body(), max_bytes).await
         })
         .await
     }

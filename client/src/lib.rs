@@ -7,6 +7,7 @@
 //! - [`clock`]: the time, on machines whose clock may be behind.
 //! - [`https`]: the transport over HTTP/2 and TLS.
 //! - [`informer`]: a kind's objects in memory, kept current by list and watch, with changes to subscribe to.
+//! - [`link`]: what a server and a node of another machine agree on beside the API.
 //! - [`queue`]: the work queue of a controller.
 //! - [`recorder`]: `Event`s that say what a component did.
 
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod fake;
 pub mod https;
 pub mod informer;
+pub mod link;
 pub mod queue;
 pub mod recorder;
 

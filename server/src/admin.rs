@@ -3,12 +3,16 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use skiff_api::status::ApiError;
-use skiff_client::https::{self, Https, SetupError};
+use skiff_client::{
+    Client, Transport,
+    https::{self, Https, SetupError},
+};
 
 use crate::kubeconfig;
 
@@ -43,16 +47,35 @@ pub fn kubeconfig_path(server_dir: &Path) -> PathBuf {
     server_dir.join("cred/admin.kubeconfig")
 }
 
-/// Posts to a path of the server that runs on this folder.
-pub async fn post(server_dir: &Path, path: &str, limit: Duration) -> Result<Bytes, AdminError> {
-    let file = kubeconfig_path(server_dir);
-    let text = std::fs::read_to_string(&file).map_err(|source| AdminError::Read { path: file.clone(), source })?;
-    let access = kubeconfig::parse(&text).ok_or(AdminError::Unreadable { path: file })?;
-    let config = https::Config {
-        server_url: access.url,
-        server_ca: access.server_ca,
-        identity: https::Identity::Certificate { certificate: access.admin.cert, key: access.admin.key },
-        user_agent: "skiff".to_owned(),
-    };
-    Ok(Https::new(&config)?.post(path, limit).await?)
+/// The way to the server that runs on a folder.
+pub struct Admin {
+    transport: Arc<Https>,
+    /// Who signed its certificate, as PEM.
+    pub server_ca: String,
+}
+
+impl Admin {
+    /// With the credentials that the server keeps in its folder.
+    pub fn of(server_dir: &Path) -> Result<Self, AdminError> {
+        let file = kubeconfig_path(server_dir);
+        let text = std::fs::read_to_string(&file).map_err(|source| AdminError::Read { path: file.clone(), source })?;
+        let access = kubeconfig::parse(&text).ok_or(AdminError::Unreadable { path: file })?;
+        let config = https::Config {
+            server_url: access.url,
+            server_ca: access.server_ca.clone(),
+            identity: https::Identity::Certificate { certificate: access.admin.cert, key: access.admin.key },
+            user_agent: "skiff".to_owned(),
+        };
+        Ok(Self { transport: Https::new(&config)?, server_ca: access.server_ca })
+    }
+
+    /// The API as the administrator.
+    pub fn client(&self) -> Client {
+        Client::new(Arc::clone(&self.transport) as Arc<dyn Transport>)
+    }
+
+    /// Posts to a path that is no resource.
+    pub async fn post(&self, path: &str, limit: Duration) -> Result<Bytes, AdminError> {
+        Ok(self.transport.post(path, limit).await?)
+    }
 }

@@ -1,6 +1,6 @@
 //! The API server's parts, and the scheduler and controllers as its clients.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use skiff_apiserver::{
     bootstrap,
     front::{
         actions::Action,
-        authn::token::IdentityTokens,
+        authn::token::{AnyOf, IdentityTokens},
         catalog::KindsCatalog,
         connect::dial::{Dial, NetDial},
         health::CheckScope,
@@ -25,9 +25,9 @@ use skiff_apiserver::{
         usage::{self, Use},
     },
 };
-use skiff_client::{client::Client, informer::Informers, recorder::EventRecorder};
+use skiff_client::{client::Client, informer::Informers, link::ClusterConfig, recorder::EventRecorder};
 use skiff_controllers::tokens::{Sign, TokenOf};
-use skiff_store::Store;
+use skiff_store::{EtcdStore, Store};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -36,12 +36,14 @@ use crate::{
     Config, ServerError,
     election::{Election, Timing},
     identities::Identities,
+    join::ServerToken,
     pki::{Pki, certify::ClusterSigner},
+    rotate::{self, Rotation},
     snapshot::{
         Source,
         service::{self, Snapshots},
     },
-    token::Token,
+    token::Live,
 };
 
 /// The program whose fields the controllers manage, as it is called in Kubernetes.
@@ -61,6 +63,8 @@ pub(crate) fn api_server(
     identities: &Identities,
     pki: &Pki,
     key: &Arc<SigningKey>,
+    token: &Live,
+    cluster_cidr: &str,
 ) -> Result<(ApiServer, Arc<NetDial>, Receiver<Use>), ServerError> {
     let dial = NetDial::new(identities.node_client(pki)?).map_err(|error| ServerError::Tls(error.into()))?;
     let dial = Arc::new(dial);
@@ -74,11 +78,17 @@ pub(crate) fn api_server(
     let parts = ApiServerParts {
         dispatch: Arc::clone(registry) as Arc<dyn Dispatch>,
         authorizer: registry.authorizer() as Arc<dyn Authorizer>,
-        tokens: Arc::new(IdentityTokens(tokens)),
+        tokens: Arc::new(AnyOf(vec![Arc::new(IdentityTokens(tokens)), Arc::new(ServerToken(token.clone()))])),
         catalog: Arc::new(KindsCatalog::new(registry.kinds(), advertised)),
         dial: Arc::clone(&dial) as Arc<dyn Dial>,
         issuer: Some(issuer),
         spans: Arc::clone(registry.spans()),
+        cluster: Some(ClusterConfig {
+            server_ca: pki.server_ca().to_owned(),
+            client_ca: pki.client_ca().to_owned(),
+            cluster_cidr: cluster_cidr.to_owned(),
+            service_cidr: config.service_cidr.to_string(),
+        }),
     };
     Ok((ApiServer::new(ApiServerConfig::default(), parts), dial, uses))
 }
@@ -154,7 +164,7 @@ pub(crate) fn start(
 pub(crate) fn add_snapshots(
     api: &Arc<ApiServer>,
     source: Source,
-    token: Token,
+    token: Live,
     config: service::Config,
     tasks: &TaskTracker,
     cancel: &CancellationToken,
@@ -166,6 +176,24 @@ pub(crate) fn add_snapshots(
     let recorder = EventRecorder::new(writer, "skiff-snapshots", &host, cancel.child_token());
     tasks.spawn(snapshots.follow_schedule(recorder, cancel.child_token()));
     Ok(())
+}
+
+/// Lets an administrator put another server token in the place of the one that is.
+pub(crate) fn add_rotation(
+    api: &ApiServer,
+    etcd: Option<Arc<EtcdStore>>,
+    pki: &Arc<Pki>,
+    token: &Live,
+    data_dir: &Path,
+) {
+    let rotation = Rotation {
+        etcd,
+        pki: Arc::clone(pki),
+        token: token.clone(),
+        data_dir: data_dir.to_owned(),
+        turn: tokio::sync::Mutex::default(),
+    };
+    api.actions().add(rotate::PATH, Arc::new(rotation));
 }
 
 /// Signs the tokens that lie in Secrets.

@@ -72,7 +72,7 @@ impl Identities {
     /// What the API server shows to nodes.
     pub(crate) fn node_client(&self, pki: &Pki) -> Result<NodeClientMaterial, ServerError> {
         let (chain, key) = read(&self.node_client)?;
-        Ok(NodeClientMaterial { chain, key, node_cas: certificates(pki.server_ca())? })
+        Ok(NodeClientMaterial { chain, key, node_cas: certificates(pki.node_ca())? })
     }
 }
 
@@ -84,7 +84,9 @@ pub(crate) fn issue_node(pki: &Pki, name: &str, address: IpAddr) -> Result<NodeI
     let serving = Subject { dns_names: vec![name.to_owned()], addresses: vec![address], ..client.clone() };
     Ok(NodeIdentity {
         client: pki.issue(&format!("client-node-{name}"), &client, now)?,
-        serving: pki.issue(&format!("serving-node-{name}"), &serving, now)?,
+        serving: pki.issue_node_serving(&format!("serving-node-{name}"), &serving, now)?,
+        server_ca: pki.server_ca().to_owned(),
+        client_ca: pki.client_ca().to_owned(),
     })
 }
 

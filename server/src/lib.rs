@@ -10,10 +10,13 @@ mod datastore;
 mod election;
 mod files;
 mod identities;
+mod join;
+pub mod join_tokens;
 mod kubeconfig;
 mod manifests;
 pub mod pki;
 mod renewal;
+pub mod rotate;
 pub mod seal;
 mod shared_pki;
 pub mod snapshot;
@@ -44,7 +47,7 @@ use pki::{Identity, Pki, PkiError};
 use renewal::Renewal;
 use seal::SealError;
 use snapshot::SnapshotError;
-use token::{Token, TokenError};
+use token::{Live, Token, TokenError};
 
 pub use datastore::{Datastore, trusted_by_this_machine};
 pub use skiff_store::etcd::EtcdTls;
@@ -167,13 +170,28 @@ pub enum ServerError {
     },
 }
 
-/// The two identities of a node.
+/// The two identities of a node, and whom it trusts.
 #[derive(Clone, Debug)]
 pub struct NodeIdentity {
     /// As a client of the API server: `system:node:NAME` in `system:nodes`.
     pub client: Identity,
     /// As the server of the node's HTTPS API.
     pub serving: Identity,
+    /// Who signed the API server's certificate, as PEM.
+    pub server_ca: String,
+    /// Who signs clients, as PEM.
+    pub client_ca: String,
+}
+
+/// Makes the certificates of a node of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeAuthority(Arc<Pki>);
+
+impl NodeAuthority {
+    /// The certificates of a node: those of before as long as they fit, and new ones in time.
+    pub fn issue(&self, name: &str, address: IpAddr) -> Result<NodeIdentity, ServerError> {
+        Ok(identities::issue_node(&self.0, name, address)?)
+    }
 }
 
 /// A running control plane.
@@ -206,10 +224,11 @@ impl Server {
         let opened = datastore::open(&config.datastore, &config.data_dir).await?;
         let pki = Arc::new(shared_pki::open(&opened, config.data_dir.join("tls"), &token).await?);
         token.keep(&token::path(&config.data_dir), pki.server_ca())?;
+        let token = Live::new(token);
         let identities = Identities::issue(&pki, &config, &registry_config, clock::now())?;
         let key = SigningKey::from_pem(&pki.service_account_key()?).map_err(|error| ServerError::Tls(error.into()))?;
         let key = Arc::new(key);
-        let (cacher, store) = (opened.cache().await?, opened.store);
+        let (cacher, store, etcd) = (opened.cache().await?, opened.store, opened.etcd);
 
         let client_ca = pki.client_ca().to_owned();
         let registry_config = RegistryConfig { advertise_port: port, client_ca, ..registry_config };
@@ -222,7 +241,8 @@ impl Server {
         bootstrap::run(&registry).await.map_err(ServerError::Bootstrap)?;
         tasks.spawn(bootstrap::keep_aggregated(Arc::clone(&registry), cancel.child_token()));
 
-        let (api, nodes, uses) = components::api_server(&registry, &identities, &pki, &key)?;
+        let (api, nodes, uses) =
+            components::api_server(&registry, &identities, &pki, &key, &token, &config.cluster_cidr)?;
         let api = Arc::new(api);
         components::add_health(&api, &store);
         let tls = identities.serving_tls(&pki)?;
@@ -248,6 +268,7 @@ impl Server {
         tasks.spawn(usage::run(components::itself(&api), uses, cancel.child_token()));
         let admin = Client::new(api.local(components::administrator(), "skiff"));
         components::start(&api, &config, &pki, &key, store.sole_writer(), &tasks, &cancel);
+        components::add_rotation(&api, etcd, &pki, &token, &config.data_dir);
         let source = snapshot::Source::new(Arc::clone(&store), config.datastore.kind(), &config.data_dir, &pki);
         components::add_snapshots(&api, source, token, config.snapshots, &tasks, &cancel)?;
         let server = Self { pki, kubeconfigs, admin, store, cacher, tasks, cancel };
@@ -260,19 +281,14 @@ impl Server {
         self.kubeconfigs.url()
     }
 
-    /// Who signed the API server's certificate, as PEM.
-    pub fn server_ca(&self) -> &str {
-        self.pki.server_ca()
+    /// The cluster's certificates.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
     }
 
-    /// Who signs clients, as PEM.
-    pub fn client_ca(&self) -> &str {
-        self.pki.client_ca()
-    }
-
-    /// The certificates of a node of this process.
-    pub fn issue_node(&self, name: &str, address: IpAddr) -> Result<NodeIdentity, ServerError> {
-        Ok(identities::issue_node(&self.pki, name, address)?)
+    /// What makes the certificates of a node of this process.
+    pub fn node_authority(&self) -> NodeAuthority {
+        NodeAuthority(Arc::clone(&self.pki))
     }
 
     /// Writes the administrator's kubeconfig, for the owner alone; a file that says the same already is left alone.

@@ -64,6 +64,13 @@ pub(crate) async fn replace(
     etcd.replace_shared(NAME, &sealed).await.map_err(|source| opened.failed(source))
 }
 
+/// Seals what is in the datastore with another token.
+pub(crate) async fn seal_anew(etcd: &EtcdStore, pki: &Pki, token: &Token) -> Result<(), ServerError> {
+    let sealed = seal(&pki.shared_files()?, token)?;
+    let replaced = etcd.replace_shared(NAME, &sealed).await;
+    replaced.map_err(|source| ServerError::Store { place: "etcd".to_owned(), source })
+}
+
 fn adopt(folder: PathBuf, sealed: &[u8], token: &Token, now: Timestamp) -> Result<Pki, ServerError> {
     let files = unseal(sealed, token)?;
     Ok(Pki::adopt(folder, &files, now)?)

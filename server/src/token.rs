@@ -13,8 +13,10 @@ use std::{
     fmt, fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use parking_lot::RwLock;
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
@@ -173,6 +175,27 @@ impl Token {
         let line = self.full(server_ca)? + "\n";
         let failed = |source| TokenError::File { action: "writing", path: path.to_owned(), source };
         write_private_if_changed(path, line.as_bytes()).map_err(failed)
+    }
+}
+
+/// The server token of the moment: it is another after `skiff token rotate`. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<RwLock<Token>>);
+
+impl Live {
+    /// The token at the start.
+    pub fn new(token: Token) -> Self {
+        Self(Arc::new(RwLock::new(token)))
+    }
+
+    /// The token now.
+    pub fn get(&self) -> Token {
+        self.0.read().clone()
+    }
+
+    /// Puts another in its place.
+    pub fn set(&self, token: Token) {
+        *self.0.write() = token;
     }
 }
 

@@ -1,5 +1,4 @@
-//! A host of its own: `skiff server` as root in namespaces (network, mounts, processes) that the test made, so that it
-//! meets nothing of the machine, and all that it started ends with it.
+//! A host of its own: `skiff server` as root on a machine that the test made.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::{
@@ -15,42 +14,26 @@ use skiff_agent::{
     runtime::containerd::archive::{Content, File, Image},
 };
 
-use crate::common::{PATIENCE, text, tools, wait_for};
-
-/// The first process of the host, which reaps what is left to it.
-const INIT: &str = "ip link set lo up; mount -t tmpfs tmpfs /run; mkdir -p /var/lib/cni; \
-    mount -t tmpfs tmpfs /var/lib/cni; echo 'nameserver 127.0.0.1' > /run/resolv.conf; \
-    mount --bind /run/resolv.conf /etc/resolv.conf; touch \"$1\"; sleep infinity & wait";
+use crate::{
+    common::{PATIENCE, text, tools, wait_for},
+    machine::Machine,
+};
 
 /// The name of the image that the tests run.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
 
-/// A host with a skiff server.
+/// A machine with a skiff server.
 pub struct Host {
-    dir: tempfile::TempDir,
-    unshare: Child,
-    init: u32,
+    machine: Machine,
     skiff: Option<Child>,
 }
 
 impl Host {
     /// Makes the host, starts skiff, and imports busybox once it is up.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("skiff-oci-").tempdir().expect("a folder");
-        let ready = dir.path().join("ready");
-        let unshare = Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", INIT, "init"])
-            .arg(&ready)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("unshare runs");
-        let parent = unshare.id();
-        let mut host = Self { dir, unshare, init: 0, skiff: None };
-        assert!(wait_for(PATIENCE, || ready.exists()), "no namespaces: the tests need root");
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("its children");
-        host.init = children.trim().parse().expect("one child");
+        let mut host = Self { machine: Machine::start("oci"), skiff: None };
         host.start_skiff();
-        let archive = host.dir.path().join("busybox.tar");
+        let archive = host.dir().join("busybox.tar");
         fs::write(&archive, busybox()).expect("an archive");
         let imported = host.skiff(&["image", "import", archive.to_str().expect("a path")]);
         assert!(imported.contains(BUSYBOX), "{imported}\n{}", host.tail());
@@ -59,21 +42,17 @@ impl Host {
 
     /// A folder for what the test writes.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.machine.dir()
     }
 
     /// The data folder.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.dir().join("data")
     }
 
     /// A program on the host.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init.to_string(), "--mount", "--net", "--pid", "--"]);
-        command.arg(program.as_ref()).env("KUBECONFIG", self.dir.path().join("kubeconfig")).stdin(Stdio::null());
-        command.env("HOME", self.dir.path());
-        command
+        self.machine.command(program)
     }
 
     /// What a program prints; it must succeed.
@@ -85,7 +64,7 @@ impl Host {
 
     /// A program's end.
     pub fn output(&self, program: impl AsRef<Path>, args: &[&str]) -> Output {
-        self.command(program).args(args).output().expect("the program runs")
+        self.machine.output(program, args)
     }
 
     /// A short-lived skiff command on the host's data folder.
@@ -111,7 +90,7 @@ impl Host {
 
     /// Applies a manifest.
     pub fn apply(&self, manifest: &str) {
-        let file = self.dir.path().join("manifest.yaml");
+        let file = self.dir().join("manifest.yaml");
         fs::write(&file, manifest).expect("a manifest");
         self.kubectl(&["apply", "-f", file.to_str().expect("a path")]);
     }
@@ -133,8 +112,8 @@ impl Host {
 
     /// Starts skiff on the host's data folder and waits until its node is Ready.
     pub fn start_skiff(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
-        let path = |name: &str| self.dir.path().join(name).to_str().expect("a path").to_owned();
+        let log = fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("a log");
+        let path = |name: &str| self.dir().join(name).to_str().expect("a path").to_owned();
         let (data, kubeconfig) = (path("data"), path("kubeconfig"));
         let mut command = self.command(env!("CARGO_BIN_EXE_skiff"));
         command.args(["-v", "server", "--data-dir", &data, "--write-kubeconfig", &kubeconfig]);
@@ -148,25 +127,12 @@ impl Host {
 
     /// The processes of the host whose command line has a text, by their ids outside.
     pub fn processes(&self, part: &str) -> Vec<u32> {
-        let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        let own = namespace(self.init);
-        let all = fs::read_dir("/proc").expect("/proc").flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let has = |pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            namespace(*pid) == own && String::from_utf8_lossy(&line).replace('\0', " ").contains(part)
-        };
-        pids.filter(has).collect()
+        self.machine.processes(part)
     }
 
     /// Kills the processes whose command line has a text; there must be some.
     pub fn kill(&self, part: &str) {
-        let pids = self.processes(part);
-        assert!(!pids.is_empty(), "{part} does not run\n{}", self.log());
-        for pid in pids {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
-            let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        }
+        self.machine.kill(part);
     }
 
     /// Kills skiff as a crash would. Its Wasm runtime ends by itself, its containerd does not.
@@ -175,16 +141,12 @@ impl Host {
         if let Some(mut process) = self.skiff.take() {
             process.wait().expect("its end");
         }
-        self.wait_gone("wasm-runtime");
-    }
-
-    fn wait_gone(&self, part: &str) {
-        assert!(wait_for(PATIENCE, || self.processes(part).is_empty()), "{part} does not end");
+        self.machine.wait_gone("wasm-runtime");
     }
 
     /// All that skiff printed.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.dir().join("log")).unwrap_or_default()
     }
 
     /// What is known, for failures.
@@ -200,9 +162,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // With the first process of their namespace all others end.
-        let _ended = self.unshare.kill();
-        let _reaped = self.unshare.wait();
+        self.machine.end();
         if let Some(process) = &mut self.skiff {
             let _reaped = process.wait();
         }

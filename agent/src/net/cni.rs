@@ -46,6 +46,12 @@ impl Network {
         Some(Self { base: Ipv4Addr::from(u32::from(base.parse::<Ipv4Addr>().ok()?) & mask), prefix })
     }
 
+    /// Whether another network lies within it.
+    pub fn contains(self, other: Self) -> bool {
+        let mask = u32::MAX << (32 - u32::from(self.prefix));
+        other.prefix >= self.prefix && u32::from(other.base) & mask == u32::from(self.base)
+    }
+
     /// The address at an offset.
     fn at(self, offset: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.base).wrapping_add(offset))

@@ -2,4 +2,5 @@
 
 pub mod anyip;
 pub mod cni;
+pub mod routes;
 pub mod services;

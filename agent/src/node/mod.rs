@@ -96,9 +96,12 @@ impl NodeKeeper {
         let health = self.health(None).await;
         let status = status::status(&self.facts, &health, None, jiff::Timestamp::now());
         let labels = self.facts.labels();
-        let metadata =
-            ObjectMeta { name: Some(self.facts.name.clone()), labels: Some(labels.clone()), ..ObjectMeta::default() };
-        let node = Node { metadata, spec: Some(NodeSpec::default()), status: Some(status) };
+        let mut all = self.facts.labels.clone();
+        all.extend(labels.clone());
+        let metadata = ObjectMeta { name: Some(self.facts.name.clone()), labels: Some(all), ..ObjectMeta::default() };
+        let taints = Some(self.facts.taints.clone()).filter(|taints| !taints.is_empty());
+        let spec = NodeSpec { taints, ..NodeSpec::default() };
+        let node = Node { metadata, spec: Some(spec), status: Some(status) };
         match self.client.create(&node).await {
             Ok(node) => {
                 self.recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");

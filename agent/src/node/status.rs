@@ -7,7 +7,7 @@ use k8s_cri::v1::{Image, StatusResponse};
 use k8s_openapi::{
     api::core::v1::{
         ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
-        NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
+        NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo, Taint,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
@@ -52,6 +52,10 @@ pub struct Facts {
     pub handlers: Vec<String>,
     /// Why it runs no OCI containers, if it does not.
     pub without_oci: Option<String>,
+    /// Further labels that it registers with.
+    pub labels: BTreeMap<String, String>,
+    /// The taints that it registers with.
+    pub taints: Vec<Taint>,
 }
 
 /// `amd64` and the like.

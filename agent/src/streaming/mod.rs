@@ -21,10 +21,12 @@ use hyper_util::{
     server::conn::auto,
 };
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use rustls::{RootCertStore, ServerConfig, crypto::ring, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
@@ -72,11 +74,16 @@ pub enum ServeError {
     Clients(#[from] rustls::server::VerifierBuilderError),
 }
 
+/// The node's API, to be served over any connection.
+pub(crate) struct Api {
+    tls: RwLock<TlsAcceptor>,
+    ctx: Arc<Context>,
+}
+
 /// The node's API, listening.
 pub struct Listener {
     listener: TcpListener,
-    tls: TlsAcceptor,
-    ctx: Arc<Context>,
+    api: Arc<Api>,
 }
 
 fn tls(credentials: &Credentials) -> Result<TlsAcceptor, ServeError> {
@@ -99,12 +106,32 @@ fn tls(credentials: &Credentials) -> Result<TlsAcceptor, ServeError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+impl Api {
+    /// The API of a node with these certificates.
+    pub(crate) fn new(credentials: &Credentials, ctx: Arc<Context>) -> Result<Arc<Self>, ServeError> {
+        Ok(Arc::new(Self { tls: RwLock::new(tls(credentials)?), ctx }))
+    }
+
+    /// Shows other certificates from the next connection on.
+    pub(crate) fn set_credentials(&self, credentials: &Credentials) -> Result<(), ServeError> {
+        let next = tls(credentials)?;
+        *self.tls.write() = next;
+        Ok(())
+    }
+
+    /// Serves one connection to its end.
+    pub(crate) async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let tls = self.tls.read().clone();
+        connection(stream, tls, Arc::clone(&self.ctx)).await;
+    }
+}
+
 impl Listener {
     /// Listens on the node's address and kubelet port.
-    pub(crate) async fn bind(config: &Config, ctx: Arc<Context>) -> Result<Self, ServeError> {
+    pub(crate) async fn bind(config: &Config, api: Arc<Api>) -> Result<Self, ServeError> {
         let address = SocketAddr::new(config.node_ip, config.kubelet_port);
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
-        Ok(Self { listener, tls: tls(&config.credentials)?, ctx })
+        Ok(Self { listener, api })
     }
 
     /// The port it listens on: that of the configuration, or the one that was free if it left the choice.
@@ -126,11 +153,11 @@ impl Listener {
             };
             // Beyond the limit a connection is closed at once, so that callers learn of it.
             let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
-            let (tls, ctx, cancel) = (self.tls.clone(), Arc::clone(&self.ctx), cancel.clone());
+            let (api, cancel) = (Arc::clone(&self.api), cancel.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     () = cancel.cancelled() => {}
-                    () = connection(stream, tls, ctx) => {}
+                    () = api.serve(stream) => {}
                 }
                 drop(permit);
             });
@@ -138,7 +165,7 @@ impl Listener {
     }
 }
 
-async fn connection(stream: TcpStream, tls: TlsAcceptor, ctx: Arc<Context>) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tls: TlsAcceptor, ctx: Arc<Context>) {
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let Some(caller) = certificate.and_then(|certificate| Caller::of(certificate)) else { return };

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    tls::{Identity, SetupError, client_config},
+    tls::{HTTP2, Identity, SetupError, client_config, unverified_config},
     unreachable,
 };
 
@@ -44,19 +44,19 @@ struct Credentials {
     bearer: Option<HeaderValue>,
 }
 
-pub(super) struct Connection {
+/// Where a server is, and the name that its certificate must have.
+#[derive(Clone, Debug)]
+struct Server {
     base: String,
     host: String,
     port: u16,
-    server_name: ServerName<'static>,
-    credentials: Mutex<Credentials>,
-    sender: tokio::sync::Mutex<Option<Sender>>,
+    name: ServerName<'static>,
 }
 
-impl Connection {
-    pub(super) fn new(server_url: &str, server_ca: &str, identity: &Identity) -> Result<Self, SetupError> {
-        let bad = || SetupError::Url(server_url.to_owned());
-        let uri: Uri = server_url.parse().map_err(|_| bad())?;
+impl Server {
+    fn parse(url: &str) -> Result<Self, SetupError> {
+        let bad = || SetupError::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| bad())?;
         let authority = uri.authority().ok_or_else(bad)?;
         if uri.scheme_str() != Some("https") {
             return Err(bad());
@@ -65,11 +65,50 @@ impl Connection {
         Ok(Self {
             base: format!("https://{authority}"),
             port: authority.port_u16().unwrap_or(443),
-            server_name: ServerName::try_from(host.clone()).map_err(|_| bad())?,
+            name: ServerName::try_from(host.clone()).map_err(|_| bad())?,
             host,
-            credentials: Mutex::new(credentials(server_ca, identity)?),
+        })
+    }
+}
+
+pub(super) struct Connection {
+    base: String,
+    /// Those that are tried, the one first that answered last.
+    servers: Mutex<Vec<Server>>,
+    credentials: Mutex<Credentials>,
+    sender: tokio::sync::Mutex<Option<Sender>>,
+}
+
+impl Connection {
+    pub(super) fn new(server_url: &str, server_ca: &str, identity: &Identity) -> Result<Self, SetupError> {
+        Self::with(server_url, credentials(server_ca, identity)?)
+    }
+
+    pub(super) fn unverified(server_url: &str) -> Result<Self, SetupError> {
+        Self::with(server_url, Credentials { tls: unverified_config()?, bearer: None })
+    }
+
+    fn with(server_url: &str, credentials: Credentials) -> Result<Self, SetupError> {
+        let server = Server::parse(server_url)?;
+        Ok(Self {
+            base: server.base.clone(),
+            servers: Mutex::new(vec![server]),
+            credentials: Mutex::new(credentials),
             sender: tokio::sync::Mutex::new(None),
         })
+    }
+
+    /// Connects to any of these from now on; the present connection stays.
+    pub(super) fn set_servers<'a>(&self, urls: impl Iterator<Item = &'a str>) -> Result<(), SetupError> {
+        let mut wanted = urls.map(Server::parse).collect::<Result<Vec<_>, _>>()?;
+        let mut servers = self.servers.lock();
+        if let Some(first) = servers.first() {
+            wanted.sort_by_key(|server| server.base != first.base);
+        }
+        if !wanted.is_empty() {
+            *servers = wanted;
+        }
+        Ok(())
     }
 
     /// Scheme and authority, to put before a path.
@@ -116,10 +155,7 @@ impl Connection {
         if let Some(sender) = slot.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let fresh = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await.unwrap_or_else(|_| {
-            let message = format!("cannot reach the API server: no connection to {} in time", self.base);
-            Err(ApiError::new(Reason::ServiceUnavailable, message))
-        })?;
+        let fresh = self.connect_to_any().await?;
         *slot = Some(fresh.clone());
         Ok(fresh)
     }
@@ -132,8 +168,25 @@ impl Connection {
         }
     }
 
-    async fn connect(&self) -> Result<Sender, ApiError> {
-        let stream = self.handshake().await.map_err(|e| unreachable(&e))?;
+    /// A connection to the first server that takes one; it is tried first the next time too.
+    async fn connect_to_any(&self) -> Result<Sender, ApiError> {
+        let servers = self.servers.lock().clone();
+        let mut failed = None;
+        for server in servers {
+            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(&server)).await;
+            match connecting.unwrap_or_else(|_| Err(too_late(&server))) {
+                Ok(sender) => {
+                    self.servers.lock().sort_by_key(|known| known.base != server.base);
+                    return Ok(sender);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| ApiError::internal("there is no server to connect to")))
+    }
+
+    async fn connect(&self, server: &Server) -> Result<Sender, ApiError> {
+        let stream = self.handshake(server).await.map_err(|e| unreachable(&e))?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -152,12 +205,17 @@ impl Connection {
         Ok(sender)
     }
 
-    async fn handshake(&self) -> std::io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+    async fn handshake(&self, server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect((server.host.as_str(), server.port)).await?;
         tcp.set_nodelay(true)?;
         let tls = Arc::clone(&self.credentials.lock().tls);
-        TlsConnector::from(tls).connect(self.server_name.clone(), tcp).await
+        TlsConnector::from(tls).connect(server.name.clone(), tcp).await
     }
+}
+
+fn too_late(server: &Server) -> ApiError {
+    let message = format!("cannot reach the API server: no connection to {} in time", server.base);
+    ApiError::new(Reason::ServiceUnavailable, message)
 }
 
 fn credentials(server_ca: &str, identity: &Identity) -> Result<Credentials, SetupError> {
@@ -169,5 +227,5 @@ fn credentials(server_ca: &str, identity: &Identity) -> Result<Credentials, Setu
         }
         Identity::Certificate { .. } | Identity::Anonymous => None,
     };
-    Ok(Credentials { tls: client_config(server_ca, identity)?, bearer })
+    Ok(Credentials { tls: Arc::new(client_config(server_ca, identity, HTTP2)?), bearer })
 }

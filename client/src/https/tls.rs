@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject};
 
 use crate::clock::TlsTime;
 
@@ -59,8 +63,11 @@ pub enum SetupError {
     Token,
 }
 
-/// The TLS configuration of a client.
-pub(super) fn client_config(server_ca: &str, identity: &Identity) -> Result<Arc<ClientConfig>, SetupError> {
+/// The name of HTTP/2 in the TLS handshake.
+pub(super) const HTTP2: &[u8] = b"h2";
+
+/// The TLS configuration of a client that speaks one protocol.
+pub fn client_config(server_ca: &str, identity: &Identity, protocol: &[u8]) -> Result<ClientConfig, SetupError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("server's CA", server_ca)? {
         roots.add(certificate)?;
@@ -79,8 +86,64 @@ pub(super) fn client_config(server_ca: &str, identity: &Identity) -> Result<Arc<
         }
         Identity::Token(_) | Identity::Anonymous => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(config)
+}
+
+/// The TLS configuration of a client that takes any server.
+pub(super) fn unverified_config() -> Result<Arc<ClientConfig>, SetupError> {
+    let mut config = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(TlsTime))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer::default()))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Takes any certificate of a server, but only with its key.
+#[derive(Debug)]
+pub struct AnyServer(CryptoProvider);
+
+impl Default for AnyServer {
+    fn default() -> Self {
+        Self(ring::default_provider())
+    }
+}
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, SetupError> {

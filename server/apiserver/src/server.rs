@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use skiff_api::user::UserInfo;
-use skiff_client::Transport;
+use skiff_client::{Transport, link::ClusterConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,8 @@ pub struct ApiServerParts {
     pub issuer: Option<IssuerDocuments>,
     /// How long it takes to know who asks and whether they may.
     pub spans: Arc<Spans>,
+    /// What nodes on other machines are told of the cluster; `None` where none may join.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// The API server.
@@ -83,6 +85,7 @@ impl ApiServer {
             catalog: parts.catalog,
             connector: Connector { dial: parts.dial },
             issuer: parts.issuer,
+            cluster: parts.cluster,
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
             spans: Arc::clone(&parts.spans),

@@ -1,15 +1,17 @@
 //! CertificateSigningRequests: kubelets' own are approved, what is approved is signed, what is old is deleted.
+//! [`names`]: whose a node's name is.
 //!
 //! Who signs is behind [`Signer`]: the control plane's own authorities. The signers are Kubernetes' four:
 //! `kubernetes.io/kube-apiserver-client`, `kubernetes.io/kube-apiserver-client-kubelet`,
 //! `kubernetes.io/kubelet-serving` and `kubernetes.io/legacy-unknown`. Requests to other signers are left to them.
 
 pub mod decide;
+pub mod names;
 pub mod request;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,6 +20,7 @@ use k8s_openapi::{
     api::{
         authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
         certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
+        core::v1::Node,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -29,7 +32,7 @@ use crate::{
     meta::{name, uid},
     pods::delete_options,
 };
-use decide::{Permission, Step, decide};
+use decide::{Claim, Permission, Step, decide};
 
 /// The controller's identity.
 pub const NAME: &str = "certificate-controller";
@@ -42,7 +45,9 @@ const WORKERS: usize = 2;
 pub enum Authority {
     /// The authority that clients of the API server are known by.
     Client,
-    /// The authority of servers: the kubelets' HTTPS API.
+    /// The authority of the kubelets' HTTPS API.
+    Node,
+    /// The authority of other servers.
     Server,
 }
 
@@ -68,14 +73,16 @@ pub trait Signer: Send + Sync + 'static {
 struct Requests {
     context: Context,
     requests: Arc<Informer<CertificateSigningRequest>>,
+    nodes: Arc<Informer<Node>>,
     signer: Arc<dyn Signer>,
 }
 
 /// Runs the controller until cancelled.
 pub async fn run(context: Context, signer: Arc<dyn Signer>) {
     let requests = context.informers.of::<CertificateSigningRequest>();
+    let nodes = context.informers.of::<Node>();
     let cancel = context.cancel.clone();
-    let controller = Requests { context, requests: Arc::clone(&requests), signer };
+    let controller = Requests { context, requests: Arc::clone(&requests), nodes, signer };
     Frame::new(NAME, Arc::new(controller), &cancel)
         .watch(&requests, |request| vec![Key::of(request)])
         .run(WORKERS)
@@ -90,7 +97,8 @@ impl Controller for Requests {
         match step {
             Step::Wait => {}
             Step::Delete => self.delete(&request).await?,
-            Step::Review(permissions) => self.review(&request, &permissions).await?,
+            Step::Review(permissions, claim) => self.review(&request, &permissions, claim.as_ref()).await?,
+            Step::Serve(addresses) => self.serve(&request, &addresses).await?,
             Step::Fail(message) => self.fail(&request, "SignerValidationFailure", message).await?,
             Step::Sign(order) => self.sign(&request, &order).await?,
         }
@@ -108,24 +116,51 @@ impl Requests {
         }
     }
 
-    /// Approves if who asks has one of the permissions.
+    /// Approves if who asks has one of the permissions; denies where the name that is claimed is another's.
     async fn review(
         &self,
         request: &CertificateSigningRequest,
         permissions: &[&'static Permission],
+        claim: Option<&Claim>,
     ) -> Result<(), ApiError> {
         for permission in permissions {
             let review = self.context.client.create(&access_review(request, permission)).await?;
             if !review.status.is_some_and(|status| status.allowed) {
                 continue;
             }
-            let mut approved = request.clone();
-            let conditions = approved.status.get_or_insert_default().conditions.get_or_insert_default();
-            conditions.push(condition("Approved", "AutoApproved", permission.message.to_owned()));
-            let written = self.context.client.update_subresource(&approved, Some("approval")).await?;
-            self.requests.observe(written);
+            if let Some(Claim { node, key_sha256 }) = claim
+                && !names::claim(&self.context.client, node, key_sha256).await?
+            {
+                return self.judge(request, condition("Denied", "NodeNameTaken", name_taken(node))).await;
+            }
+            return self.judge(request, condition("Approved", "AutoApproved", permission.message.to_owned())).await;
+        }
+        Ok(())
+    }
+
+    /// Approves a node's own serving certificate, unless it is for an address of another node.
+    async fn serve(&self, request: &CertificateSigningRequest, addresses: &[IpAddr]) -> Result<(), ApiError> {
+        self.nodes.synced().await;
+        let own = request.spec.username.as_deref().and_then(|user| user.strip_prefix("system:node:"));
+        let others = self.nodes.list();
+        let mut others = others.iter().filter(|node| node.metadata.name.as_deref() != own);
+        let has = |node: &Node| addresses.iter().any(|address| addresses_of(node).any(|one| one == *address));
+        if others.any(|node| has(node)) {
             return Ok(());
         }
+        let message = "Auto approving self kubelet serving certificate: its names are the node's own.".to_owned();
+        self.judge(request, condition("Approved", "AutoApproved", message)).await
+    }
+
+    /// Approves or denies.
+    async fn judge(
+        &self,
+        request: &CertificateSigningRequest,
+        condition: CertificateSigningRequestCondition,
+    ) -> Result<(), ApiError> {
+        let mut judged = request.clone();
+        judged.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
+        self.requests.observe(self.context.client.update_subresource(&judged, Some("approval")).await?);
         Ok(())
     }
 
@@ -151,6 +186,19 @@ impl Requests {
         self.requests.observe(self.context.client.update_status(request).await?);
         Ok(())
     }
+}
+
+/// What who joins is told; the agent shows it.
+fn name_taken(node: &str) -> String {
+    format!(
+        "the node {node} has joined before, with another key: remove it first (kubectl delete node {node}; without a \
+         Node: kubectl delete configmap -n kube-system {node}.node-key.skiff), or join under another --node-name"
+    )
+}
+
+fn addresses_of(node: &Node) -> impl Iterator<Item = IpAddr> {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    addresses.iter().filter_map(|address| address.address.parse().ok())
 }
 
 fn condition(kind: &str, reason: &str, message: String) -> CertificateSigningRequestCondition {

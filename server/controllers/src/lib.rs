@@ -7,7 +7,8 @@
 //! - [`endpointslice`]: which pods are behind a Service.
 //! - [`endpoints`]: the older form of that.
 //! - [`accounts`]: what every namespace has.
-//! - [`tokens`]: tokens in Secrets; [`legacy_tokens`]: those that nobody uses any more.
+//! - [`tokens`]: tokens in Secrets; [`legacy_tokens`]: those that nobody uses any more; [`bootstrap_tokens`]: those that
+//!   nodes join with go when their time is over.
 //! - [`certificates`]: requests for certificates, approved, signed and forgotten.
 //! - [`namespace`]: what goes with a namespace; [`garbage`]: what goes with its owner; [`events`]: what goes with time.
 //! - [`nodes`]: address ranges, lost nodes, evictions; [`podgc`]: pods that nobody else deletes.
@@ -16,6 +17,7 @@
 //! - [`catalog`]: the resources that there are, built-in and custom.
 
 pub mod accounts;
+pub mod bootstrap_tokens;
 pub mod catalog;
 pub mod certificates;
 pub mod cronjob;
@@ -123,6 +125,8 @@ fn start_cluster(all: &mut JoinSet<()>, context: &Contexts<'_>, config: &Config)
     all.spawn(legacy_tokens::run(context(legacy_tokens::NAME)));
     all.spawn(accounts::run_root_ca(context(accounts::ROOT_CA_NAME), config.root_ca.clone()));
     all.spawn(certificates::run(context(certificates::NAME), Arc::clone(&config.signer)));
+    all.spawn(certificates::names::run(context(certificates::NAME)));
+    all.spawn(bootstrap_tokens::run(context(bootstrap_tokens::NAME)));
     all.spawn(namespace::run(context(namespace::NAME)));
     all.spawn(garbage::run(context(garbage::NAME)));
     all.spawn(nodes::run_ranges(context(nodes::NAME), config.nodes.clone()));

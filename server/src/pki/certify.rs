@@ -75,6 +75,7 @@ impl Pki {
     pub fn certify(&self, order: &Order, now: Timestamp, serial: &[u8; 16]) -> Result<String, String> {
         let authority = match order.authority {
             Authority::Client => &self.client,
+            Authority::Node => &self.node,
             Authority::Server => &self.server,
         };
         certify(&Issuing { cert: &authority.cert, key: authority.issuer.key() }, order, now, serial)

@@ -94,6 +94,7 @@ impl<'a> Subject<'a> {
 pub struct Pki {
     folder: Folder,
     server: Authority,
+    node: Authority,
     client: Authority,
     request_header: Authority,
 }
@@ -102,7 +103,7 @@ pub struct Pki {
 pub type SharedFiles = BTreeMap<String, String>;
 
 /// The authorities.
-const AUTHORITIES: [&str; 3] = ["server-ca", "client-ca", "request-header-ca"];
+const AUTHORITIES: [&str; 4] = ["server-ca", "node-ca", "client-ca", "request-header-ca"];
 
 /// The key that signs service-account tokens.
 const SERVICE_ACCOUNT_KEY: &str = "service.key";
@@ -118,14 +119,21 @@ impl Pki {
     pub fn open(folder: PathBuf, now: Timestamp) -> Result<Self, PkiError> {
         let folder = Folder::open(folder)?;
         let server = Authority::load_or_make(&folder, "server-ca", now)?;
+        let node = Authority::load_or_make(&folder, "node-ca", now)?;
         let client = Authority::load_or_make(&folder, "client-ca", now)?;
         let request_header = Authority::load_or_make(&folder, "request-header-ca", now)?;
-        Ok(Self { folder, server, client, request_header })
+        Ok(Self { folder, server, node, client, request_header })
     }
 
-    /// The certificate of the authority that signs servers: the API server and the nodes' HTTPS API.
+    /// The certificate of the authority that signs the API server.
     pub fn server_ca(&self) -> &str {
         &self.server.cert
+    }
+
+    /// The certificate of the authority that signs the nodes' HTTPS API. It is another than the API server's, so that
+    /// no node can be taken for an API server, whatever names it has.
+    pub fn node_ca(&self) -> &str {
+        &self.node.cert
     }
 
     /// The certificate of the authority that signs clients: users, nodes and components.
@@ -148,6 +156,21 @@ impl Pki {
     /// client authority.
     pub fn issue(&self, name: &str, subject: &Subject<'_>, now: Timestamp) -> Result<Identity, PkiError> {
         let authority = if subject.is_server() { &self.server } else { &self.client };
+        self.issue_by(authority, name, subject, now)
+    }
+
+    /// As [`Self::issue`], the certificate of a node's HTTPS API.
+    pub fn issue_node_serving(&self, name: &str, subject: &Subject<'_>, now: Timestamp) -> Result<Identity, PkiError> {
+        self.issue_by(&self.node, name, subject, now)
+    }
+
+    fn issue_by(
+        &self,
+        authority: &Authority,
+        name: &str,
+        subject: &Subject<'_>,
+        now: Timestamp,
+    ) -> Result<Identity, PkiError> {
         if let Some(identity) = self.folder.read_pair(name)?
             && sign::still_fits(&identity, subject, &authority.cert, now)
         {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     seal::Stretch,
-    token::{self, Token},
+    token::{self, Live},
 };
 
 /// Where the API server takes requests for snapshots: `POST`, with `?name=` for another name than `on-demand`.
@@ -50,7 +50,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// See the module.
 pub struct Snapshots {
     source: Source,
-    token: Token,
+    token: Live,
     config: Config,
     schedule: Option<Schedule>,
     clock: Clock,
@@ -87,7 +87,7 @@ fn decide(schedule: &Schedule, due: &mut Option<Timestamp>, now: Timestamp, zone
 
 impl Snapshots {
     /// Fails where the schedule is none.
-    pub fn new(source: Source, token: Token, config: Config, clock: Clock) -> Result<Arc<Self>, SnapshotError> {
+    pub fn new(source: Source, token: Live, config: Config, clock: Clock) -> Result<Arc<Self>, SnapshotError> {
         let given = config.schedule.trim();
         let parsed = (!given.is_empty()).then(|| Schedule::parse(given)).transpose();
         let schedule =
@@ -103,7 +103,7 @@ impl Snapshots {
             name: name.to_owned(),
             node: self.config.node.clone(),
             created: (self.clock)(),
-            secret: self.token.secret().to_owned(),
+            secret: self.token.get().secret().to_owned(),
             stretch: Stretch::new(token::random()?),
         };
         save(&self.source, &request).await

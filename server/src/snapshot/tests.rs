@@ -38,7 +38,7 @@ use crate::{
     datastore::SQLITE_FILE,
     pki::Pki,
     seal::Stretch,
-    token::{self, Token},
+    token::{self, Live, Token},
 };
 
 const SECRET: &str = "s3cret";
@@ -390,7 +390,7 @@ async fn there_are_never_two_at_once() {
         retention: 1,
         node: "n1".to_owned(),
     };
-    let token = Token::parse(SECRET).unwrap();
+    let token = Live::new(Token::parse(SECRET).unwrap());
     let snapshots =
         service::Snapshots::new(place.source.clone(), token.clone(), config.clone(), Arc::new(now)).unwrap();
     let turn = snapshots.hold_turn().await;
@@ -415,7 +415,7 @@ async fn the_schedule_saves_each_time_once_and_keeps_the_newest() {
     };
     let began = tokio::time::Instant::now();
     let clock = move || now() + jiff::SignedDuration::try_from(began.elapsed()).unwrap();
-    let token = Token::parse(SECRET).unwrap();
+    let token = Live::new(Token::parse(SECRET).unwrap());
     let snapshots = service::Snapshots::new(place.source.clone(), token, config, Arc::new(clock)).unwrap();
     let (api, cancel) = (FakeApi::new(), CancellationToken::new());
     let recorder = EventRecorder::new(api.client(), "test", "n1", cancel.child_token());

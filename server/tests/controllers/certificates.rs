@@ -47,7 +47,7 @@ async fn a_kubelets_client_certificate_is_approved_and_signed() {
     let new = request("system:node:n1", "system:nodes", None, "kubernetes.io/kube-apiserver-client-kubelet", &usages);
     plane.create(REQUESTS, "", new).await;
     eventually("it is signed", async || certificate(&plane).await.is_some()).await;
-    let (subject, names, minutes) = read(&certificate(&plane).await.unwrap(), plane.server.client_ca());
+    let (subject, names, minutes) = read(&certificate(&plane).await.unwrap(), plane.server.pki().client_ca());
     assert_eq!((subject.as_str(), names.len()), ("CN=system:node:n1, O=system:nodes", 0));
     assert!((30..=60).contains(&minutes), "{minutes}");
 }
@@ -70,6 +70,6 @@ async fn a_serving_certificate_waits_for_its_approval() {
     };
     plane.admin().raw(request).await.unwrap();
     eventually("it is signed", async || certificate(&plane).await.is_some()).await;
-    let (_, names, _) = read(&certificate(&plane).await.unwrap(), plane.server.server_ca());
+    let (_, names, _) = read(&certificate(&plane).await.unwrap(), plane.server.pki().node_ca());
     assert_eq!(names, ["n1.example"]);
 }

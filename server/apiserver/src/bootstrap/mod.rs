@@ -22,6 +22,9 @@ use crate::registry::Registry;
 /// The name of the readiness check that holds until [`run`] is done.
 pub const READINESS: &str = "poststarthook/rbac/bootstrap-roles";
 
+/// The group of what nodes join with. A bootstrap token that is to let nodes join names it in `auth-extra-groups`.
+pub const JOINING_GROUP: &str = "system:bootstrappers:skiff:default-node-token";
+
 /// How many objects are written at once.
 const CONCURRENCY: usize = 256;
 

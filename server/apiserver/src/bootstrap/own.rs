@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_api::{object::Object, request::GroupVersionResource};
 
-use super::Seed;
+use super::{JOINING_GROUP, Seed};
 use crate::{
     registry::{RegistryConfig, meta},
     tokens::usage,
@@ -14,6 +14,9 @@ use crate::{
 
 /// The name of the API server's Service and of its endpoints.
 const KUBERNETES: &str = "kubernetes";
+
+/// The API group of roles and bindings.
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The name of skiff's own RuntimeClass and of its handler.
 const WASM: &str = "wasm";
@@ -25,7 +28,10 @@ fn seed(group: &str, version: &str, resource: &str, object: Value, kept: &'stati
 
 /// Every object that depends on how the cluster is set up.
 pub(super) fn seeds(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
-    vec![service_cidr(config, now), service(config), wasm(), node_proxier(), extensions(config), tracking(now)]
+    let mut seeds =
+        vec![service_cidr(config, now), service(config), wasm(), node_proxier(), extensions(config), tracking(now)];
+    seeds.extend(joining());
+    seeds
 }
 
 /// The range of Service addresses.
@@ -100,13 +106,47 @@ fn wasm() -> Seed {
 
 /// Each node proxies Services itself, so nodes have the role that Kubernetes gives to kube-proxy.
 fn node_proxier() -> Seed {
-    let group = "rbac.authorization.k8s.io";
+    let nodes = json!({"apiGroup": RBAC, "kind": "Group", "name": "system:nodes"});
+    cluster_binding("skiff:node-proxier", "system:node-proxier", nodes)
+}
+
+fn cluster_binding(name: &str, role: &str, subject: Value) -> Seed {
     let object = json!({
-        "metadata": {"name": "skiff:node-proxier"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:node-proxier"},
-        "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}],
+        "metadata": {"name": name}, "subjects": [subject],
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
     });
-    seed(group, "v1", "clusterrolebindings", object, &[])
+    seed(RBAC, "v1", "clusterrolebindings", object, &[])
+}
+
+/// What lets nodes join with a token and renew their certificates by themselves, as kubeadm sets it up; and what the
+/// controller of certificates needs to give a node's name to one key alone, and to approve serving certificates.
+fn joining() -> Vec<Seed> {
+    const CONTROLLER: &str = "skiff:certificate-controller";
+    let group = |name: &str| json!({"apiGroup": RBAC, "kind": "Group", "name": name});
+    let controller = json!({"kind": "ServiceAccount", "name": "certificate-controller", "namespace": "kube-system"});
+    let requests = |which: &str| format!("system:certificates.k8s.io:certificatesigningrequests:{which}");
+    let rules = json!([
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": ["approve"],
+            "resourceNames": ["kubernetes.io/kubelet-serving"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
+    ]);
+    let notes = json!([
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "delete", "get", "patch"]},
+    ]);
+    let here = json!({"name": CONTROLLER, "namespace": "kube-system"});
+    let bound = json!({
+        "metadata": here, "subjects": [controller],
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": CONTROLLER},
+    });
+    vec![
+        cluster_binding("skiff:node-bootstrapper", "system:node-bootstrapper", group(JOINING_GROUP)),
+        cluster_binding("skiff:node-autoapprove-bootstrap", &requests("nodeclient"), group(JOINING_GROUP)),
+        cluster_binding("skiff:node-autoapprove-rotation", &requests("selfnodeclient"), group("system:nodes")),
+        seed(RBAC, "v1", "clusterroles", json!({"metadata": {"name": CONTROLLER}, "rules": rules}), &[]),
+        cluster_binding(CONTROLLER, CONTROLLER, controller),
+        seed(RBAC, "v1", "roles", json!({"metadata": here, "rules": notes}), &[]),
+        seed(RBAC, "v1", "rolebindings", bound, &[]),
+    ]
 }
 
 /// What extension API servers need to know.

@@ -6,6 +6,7 @@
 //!   [`negotiate`] found.
 //! - [`paths`]: everything else: discovery and OpenAPI ([`catalog`]), [`health`], [`metrics`], [`version`].
 //! - [`actions`]: what an administrator asks of the server itself.
+//! - `nodes`: what nodes on other machines ask before and beside the API.
 //! - [`connect`]: what is passed on to nodes, pods and Services.
 //! - [`limits`]: what a client may take.
 
@@ -21,6 +22,7 @@ pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod negotiate;
+mod nodes;
 pub mod paths;
 pub mod resources;
 pub mod respond;
@@ -40,6 +42,7 @@ use skiff_api::{
     status::{ApiError, Reason},
     user::UserInfo,
 };
+use skiff_client::link::ClusterConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +88,7 @@ pub struct Front {
     catalog: Arc<dyn Catalog>,
     connector: Connector,
     issuer: Option<IssuerDocuments>,
+    cluster: Option<ClusterConfig>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     spans: Arc<Spans>,
@@ -109,6 +113,8 @@ pub struct FrontParts {
     pub connector: Connector,
     /// By what others check tokens that are issued here.
     pub issuer: Option<IssuerDocuments>,
+    /// What nodes on other machines are told of the cluster; `None` where none may join.
+    pub cluster: Option<ClusterConfig>,
     /// Health checks.
     pub health: Arc<Health>,
     /// Metrics.
@@ -147,6 +153,7 @@ impl Front {
             catalog: parts.catalog,
             connector: parts.connector,
             issuer: parts.issuer,
+            cluster: parts.cluster,
             health: parts.health,
             metrics: parts.metrics,
             spans: parts.spans,
@@ -209,6 +216,9 @@ impl Front {
             Parsed::Path(path) => {
                 if let Some(action) = self.actions.get(&path) {
                     return actions::answer(self, &user, &call.parts, &path, &*action).await;
+                }
+                if let Some(reply) = nodes::answer(self, &user, call, &path) {
+                    return reply;
                 }
                 let answering = paths::answer(self, &user, &call.parts, &path);
                 tokio::time::timeout(REQUEST_TIMEOUT, answering).await.map_err(|_| timed_out())?

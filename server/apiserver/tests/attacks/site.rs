@@ -113,6 +113,7 @@ impl Site {
             dial: Arc::new(dial.unwrap()),
             issuer: Some(IssuerDocuments::new(ISSUER, "127.0.0.1:6443", &key)),
             spans: Arc::clone(registry.spans()),
+            cluster: None,
         };
         let server = ApiServer::new(Config { patience, ..Config::default() }, parts);
         let (chain, serving_key) = issue(&ca, "server", &[], ExtendedKeyUsagePurpose::ServerAuth);

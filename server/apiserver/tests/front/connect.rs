@@ -40,14 +40,14 @@ struct Asked {
 }
 
 /// A node's API: answers by path, and tells what it was asked.
-struct Node {
-    address: SocketAddr,
+pub(crate) struct Node {
+    pub(crate) address: SocketAddr,
     asked: mpsc::UnboundedReceiver<Asked>,
     /// Told when the follower of a log is gone.
     gone: mpsc::UnboundedReceiver<()>,
 }
 
-async fn node(ca: &Ca, tls: bool) -> Node {
+pub(crate) async fn node(ca: &Ca, tls: bool) -> Node {
     let listener = TcpListener::bind(if tls { "127.0.0.1:0" } else { "127.64.0.1:0" }).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (asked_sender, asked) = mpsc::unbounded_channel();

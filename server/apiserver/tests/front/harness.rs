@@ -22,6 +22,7 @@ use skiff_apiserver::{
         tls::{ServingTls, TlsMaterial},
     },
 };
+use skiff_client::link::ClusterConfig;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -58,7 +59,7 @@ impl Ca {
     }
 
     pub(crate) fn issue(&self, name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "n1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);
@@ -114,6 +115,12 @@ impl Harness {
             dial: Arc::new(dial),
             issuer: None,
             spans: Arc::default(),
+            cluster: Some(ClusterConfig {
+                server_ca: "the server's CA".to_owned(),
+                client_ca: "the clients' CA".to_owned(),
+                cluster_cidr: "10.64.0.0/12".to_owned(),
+                service_cidr: "10.43.0.0/16".to_owned(),
+            }),
         };
         let server = Arc::new(ApiServer::new(config, parts));
         let (chain, key) = ca.server();

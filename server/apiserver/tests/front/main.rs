@@ -10,4 +10,5 @@ mod forms;
 mod harness;
 mod lifecycle;
 mod protobuf;
+mod tunnel;
 mod watch;

@@ -94,6 +94,7 @@ impl Server {
                 dial: Arc::new(dial),
                 issuer: None,
                 spans: Arc::clone(registry.spans()),
+                cluster: None,
             },
         );
         let (chain, key) = issue(&ca, ExtendedKeyUsagePurpose::ServerAuth);

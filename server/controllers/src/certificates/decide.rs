@@ -1,6 +1,6 @@
 //! What a CertificateSigningRequest needs next. No I/O.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
@@ -49,6 +49,18 @@ pub static NODE_CLIENT: Permission = Permission {
     message: "Auto approving kubelet client certificate after SubjectAccessReview.",
 };
 
+/// Who comes with a bootstrap token, or the server's.
+const BOOTSTRAPPERS: &str = "system:bootstrappers";
+
+/// Of whom there is to be only one: a node's name and the key that it joins with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The node's name.
+    pub node: String,
+    /// The SHA-256 of its public key.
+    pub key_sha256: String,
+}
+
 /// The next step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -56,8 +68,10 @@ pub enum Step {
     Wait,
     /// Nobody needs it any more.
     Delete,
-    /// Approve it if who asks has one of these permissions.
-    Review(Vec<&'static Permission>),
+    /// Approve it if who asks has one of these permissions, and where a name is claimed, has that.
+    Review(Vec<&'static Permission>, Option<Claim>),
+    /// Approve it, a node's own serving certificate, if none of these addresses is another node's.
+    Serve(Vec<IpAddr>),
     /// The signer does not sign such.
     Fail(String),
     /// Sign it.
@@ -80,19 +94,42 @@ fn next(request: &CertificateSigningRequest) -> Step {
     let signer = request.spec.signer_name.as_str();
     let is_approved = has(request, "Approved");
     let is_mine = matches!(signer, CLIENT | KUBELET_CLIENT | KUBELET_SERVING | LEGACY);
-    if !is_mine || (!is_approved && signer != KUBELET_CLIENT) {
+    if !is_mine || (!is_approved && !matches!(signer, KUBELET_CLIENT | KUBELET_SERVING)) {
         return Step::Wait;
     }
     let usages = request.spec.usages.as_deref().unwrap_or_default();
     match Asked::read(&request.spec.request.0) {
         Ok(asked) if is_approved => order(request, asked),
-        Ok(asked) if asked.check_kubelet_client(usages).is_ok() => {
-            let is_own = request.spec.username.as_ref() == Some(&asked.common_name);
-            Step::Review(if is_own { vec![&SELF_NODE_CLIENT, &NODE_CLIENT] } else { vec![&NODE_CLIENT] })
-        }
+        Ok(asked) if signer == KUBELET_SERVING => serve(request, asked, usages),
+        Ok(asked) if asked.check_kubelet_client(usages).is_ok() => review(request, asked),
         Ok(_) => Step::Wait,
         Err(why) if is_approved => Step::Fail(why),
         Err(_) => Step::Wait,
+    }
+}
+
+fn is_own(request: &CertificateSigningRequest, asked: &Asked) -> bool {
+    request.spec.username.as_ref() == Some(&asked.common_name)
+}
+
+fn review(request: &CertificateSigningRequest, asked: Asked) -> Step {
+    if is_own(request, &asked) {
+        return Step::Review(vec![&SELF_NODE_CLIENT, &NODE_CLIENT], None);
+    }
+    let groups = request.spec.groups.as_deref().unwrap_or_default();
+    let joins = groups.iter().any(|group| group == BOOTSTRAPPERS);
+    let claim = joins.then(|| Claim { node: asked.node().to_owned(), key_sha256: asked.key_sha256 });
+    Step::Review(vec![&NODE_CLIENT], claim)
+}
+
+/// Kubernetes leaves serving certificates for people to approve, since their names may be anybody's. Here a node gets
+/// one for its own name and addresses.
+fn serve(request: &CertificateSigningRequest, asked: Asked, usages: &[String]) -> Step {
+    let own_name = asked.dns_names.iter().all(|name| name == asked.node());
+    if asked.check_kubelet_serving(usages).is_ok() && is_own(request, &asked) && own_name {
+        Step::Serve(asked.addresses)
+    } else {
+        Step::Wait
     }
 }
 
@@ -101,7 +138,7 @@ fn order(request: &CertificateSigningRequest, asked: Asked) -> Step {
     let (authority, verdict) = match request.spec.signer_name.as_str() {
         CLIENT => (Authority::Client, check_client_usages(&usages)),
         KUBELET_CLIENT => (Authority::Client, asked.check_kubelet_client(&usages)),
-        KUBELET_SERVING => (Authority::Server, asked.check_kubelet_serving(&usages)),
+        KUBELET_SERVING => (Authority::Node, asked.check_kubelet_serving(&usages)),
         // What it signs is not honoured by the API server, so that it is not for the authority of clients.
         _ => (Authority::Server, Ok(())),
     };

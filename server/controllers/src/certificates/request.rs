@@ -2,6 +2,9 @@
 //!
 //! Source of the rules: the API of CertificateSigningRequests, "Kubernetes signers".
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509CertificationRequest, parse_x509_pem};
 
 /// The organization of nodes.
@@ -18,10 +21,12 @@ pub struct Asked {
     pub common_name: String,
     /// The subject's organizations.
     pub organizations: Vec<String>,
-    /// How many DNS names it is for.
-    pub dns_names: usize,
-    /// How many addresses.
-    pub addresses: usize,
+    /// The SHA-256 of the public key, in hexadecimal digits.
+    pub key_sha256: String,
+    /// The DNS names that it is for.
+    pub dns_names: Vec<String>,
+    /// The addresses that it is for.
+    pub addresses: Vec<IpAddr>,
     /// How many mail addresses.
     pub mails: usize,
     /// How many URIs.
@@ -46,18 +51,20 @@ impl Asked {
         let text = |value: Result<&str, _>| value.map(str::to_owned).unwrap_or_default();
         asked.common_name = subject.iter_common_name().next().map(|name| text(name.as_str())).unwrap_or_default();
         asked.organizations = subject.iter_organization().map(|name| text(name.as_str())).collect();
+        let key = Sha256::digest(request.certification_request_info.subject_pki.raw);
+        asked.key_sha256 = key.iter().map(|byte| format!("{byte:02x}")).collect();
         for extension in request.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(names) = extension {
-                names.general_names.iter().for_each(|name| asked.count(name));
+                names.general_names.iter().for_each(|name| asked.add(name));
             }
         }
         Ok(asked)
     }
 
-    fn count(&mut self, name: &GeneralName<'_>) {
+    fn add(&mut self, name: &GeneralName<'_>) {
         match name {
-            GeneralName::DNSName(_) => self.dns_names += 1,
-            GeneralName::IPAddress(_) => self.addresses += 1,
+            GeneralName::DNSName(name) => self.dns_names.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => self.addresses.push(address(bytes)),
             GeneralName::RFC822Name(_) => self.mails += 1,
             GeneralName::URI(_) => self.uris += 1,
             _ => {}
@@ -67,10 +74,10 @@ impl Asked {
     /// Whether this is the client certificate of a kubelet.
     pub fn check_kubelet_client(&self, usages: &[String]) -> Result<(), String> {
         self.check_node()?;
-        if self.dns_names > 0 {
+        if !self.dns_names.is_empty() {
             return Err("DNS subjectAltNames are not allowed".to_owned());
         }
-        if self.addresses > 0 {
+        if !self.addresses.is_empty() {
             return Err("IP subjectAltNames are not allowed".to_owned());
         }
         self.check_other_names()?;
@@ -80,11 +87,16 @@ impl Asked {
     /// Whether this is the serving certificate of a kubelet.
     pub fn check_kubelet_serving(&self, usages: &[String]) -> Result<(), String> {
         self.check_node()?;
-        if self.dns_names + self.addresses == 0 {
+        if self.dns_names.is_empty() && self.addresses.is_empty() {
             return Err("DNS or IP subjectAltName is required".to_owned());
         }
         self.check_other_names()?;
         check_usages(usages, "server auth")
+    }
+
+    /// The name of the node that the subject is.
+    pub fn node(&self) -> &str {
+        self.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default()
     }
 
     fn check_node(&self) -> Result<(), String> {
@@ -106,6 +118,12 @@ impl Asked {
         }
         Ok(())
     }
+}
+
+/// An address of a certificate; the unspecified one, which nothing has, where it is none.
+fn address(bytes: &[u8]) -> IpAddr {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 /// A kubelet's key signs, and serves or asks; it may also encipher keys.

@@ -37,6 +37,14 @@ fn request(signer: &str, csr: Vec<u8>, usages: &[&str], conditions: Value) -> Ce
     request
 }
 
+/// The request of who comes with a token.
+fn joining(csr: Vec<u8>, conditions: Value) -> CertificateSigningRequest {
+    let mut request = request(KUBELET, csr, &["digital signature", "client auth"], conditions);
+    request.spec.username = Some("system:bootstrap:abcdef".to_owned());
+    request.spec.groups = Some(vec!["system:bootstrappers".to_owned()]);
+    request
+}
+
 fn said(kind: &str) -> Value {
     json!([{"type": kind, "status": "True", "lastUpdateTime": "2026-01-01T00:00:00Z"}])
 }
@@ -45,7 +53,11 @@ fn told(step: &Step) -> String {
     match step {
         Step::Wait => "wait".to_owned(),
         Step::Delete => "delete".to_owned(),
-        Step::Review(all) => all.iter().map(|one| one.subresource).collect::<Vec<_>>().join(","),
+        Step::Review(all, claim) => {
+            let claimed = claim.iter().map(|claim| format!("{} to {}", claim.node, &claim.key_sha256.len()));
+            all.iter().map(|one| one.subresource.to_owned()).chain(claimed).collect::<Vec<_>>().join(",")
+        }
+        Step::Serve(addresses) => format!("serve {addresses:?}"),
         Step::Fail(why) => why.clone(),
         Step::Sign(order) => format!("{:?} {}h", order.authority, order.lifetime.as_secs() / 3600),
     }
@@ -66,7 +78,18 @@ fn what_a_request_needs_next() {
             "nodeclient",
         ),
         ("no node", request(KUBELET, csr("me", "system:nodes", ""), &client, none.clone()), "wait"),
-        ("a serving certificate is for people to approve", request(SERVING, serving(), &server, none), "wait"),
+        (
+            "a serving certificate of another name is for people to approve",
+            request(SERVING, serving(), &server, none.clone()),
+            "wait",
+        ),
+        (
+            "of its own name",
+            request(SERVING, csr("system:node:n", "system:nodes", "n"), &server, none.clone()),
+            "serve []",
+        ),
+        ("of another node", request(SERVING, csr("system:node:m", "system:nodes", "m"), &server, none.clone()), "wait"),
+        ("who joins claims the name", joining(node(), none), "nodeclient,n to 64"),
         ("approved", request(KUBELET, node(), &client, approved.clone()), "Client 8760h"),
         (
             "approved, with a name",
@@ -78,7 +101,7 @@ fn what_a_request_needs_next() {
             request(KUBELET, csr("me", "x", ""), &client, approved.clone()),
             "subject organization is not system:nodes",
         ),
-        ("approved, for serving", request(SERVING, serving(), &server, approved.clone()), "Server 8760h"),
+        ("approved, for serving", request(SERVING, serving(), &server, approved.clone()), "Node 8760h"),
         (
             "approved, for serving nothing",
             request(SERVING, node(), &server, approved.clone()),

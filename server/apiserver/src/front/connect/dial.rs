@@ -1,16 +1,13 @@
-//! Connections to nodes, pods and Service endpoints.
+//! Connections to nodes, pods and Service endpoints: through the tunnel of the node that they are on, where it has
+//! opened one, else directly.
 
 use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use skiff_client::clock::TlsTime;
+use rustls::{ClientConfig, Error, RootCertStore, crypto::ring};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use skiff_client::{clock::TlsTime, https::AnyServer, link::NODE_API};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -18,6 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::tunnels::Tunnels;
 use crate::front::limits::CONNECT_TIMEOUT;
 
 /// How a connection is secured.
@@ -40,6 +38,8 @@ pub struct Endpoint {
     pub port: u16,
     /// How.
     pub security: Security,
+    /// The node that it is or is on, where that is known.
+    pub node: Option<String>,
 }
 
 impl Endpoint {
@@ -50,6 +50,14 @@ impl Endpoint {
             format!("[{host}]:{port}")
         } else {
             format!("{host}:{port}")
+        }
+    }
+
+    /// The name that its certificate must have: a node's API is the one of the node, wherever it is reached.
+    fn tls_name(&self) -> &str {
+        match (&self.node, self.security) {
+            (Some(node), Security::Node) => node,
+            _ => &self.host,
         }
     }
 
@@ -66,6 +74,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Bytestream for T {}
 /// Opens connections.
 #[async_trait]
 pub trait Dial: Send + Sync + 'static {
+    /// The tunnels that connections are opened through.
+    fn tunnels(&self) -> &Arc<Tunnels>;
+
     /// A connection, within the connect timeout.
     async fn dial(&self, endpoint: &Endpoint) -> std::io::Result<Box<dyn Bytestream>>;
 }
@@ -80,8 +91,9 @@ pub struct NodeClientMaterial {
     pub node_cas: Vec<CertificateDer<'static>>,
 }
 
-/// Connects by TCP and TLS.
+/// Connects by tunnels or TCP, and TLS.
 pub struct NetDial {
+    tunnels: Arc<Tunnels>,
     node: RwLock<Arc<ClientConfig>>,
     unverified: Arc<ClientConfig>,
 }
@@ -89,13 +101,16 @@ pub struct NetDial {
 impl NetDial {
     /// With this identity towards nodes.
     pub fn new(material: NodeClientMaterial) -> Result<Self, Error> {
-        let provider = Arc::new(ring::default_provider());
-        let unverified = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let unverified = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_custom_certificate_verifier(Arc::new(AnyServer::default()))
             .with_no_client_auth();
-        Ok(Self { node: RwLock::new(node_config(material)?), unverified: Arc::new(unverified) })
+        Ok(Self {
+            tunnels: Arc::default(),
+            node: RwLock::new(node_config(material)?),
+            unverified: Arc::new(unverified),
+        })
     }
 
     /// Uses another identity from now on.
@@ -103,6 +118,19 @@ impl NetDial {
         let next = node_config(material)?;
         *self.node.write() = next;
         Ok(())
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> std::io::Result<Box<dyn Bytestream>> {
+        if let Some(node) = &endpoint.node {
+            let authority = endpoint.authority();
+            let target = if endpoint.security == Security::Node { NODE_API } else { authority.as_str() };
+            if let Some(stream) = self.tunnels.open(node, target).await? {
+                return Ok(stream);
+            }
+        }
+        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+        drop(stream.set_nodelay(true));
+        Ok(Box::new(stream))
     }
 }
 
@@ -120,6 +148,10 @@ fn node_config(material: NodeClientMaterial) -> Result<Arc<ClientConfig>, Error>
 
 #[async_trait]
 impl Dial for NetDial {
+    fn tunnels(&self) -> &Arc<Tunnels> {
+        &self.tunnels
+    }
+
     async fn dial(&self, endpoint: &Endpoint) -> std::io::Result<Box<dyn Bytestream>> {
         let config = match endpoint.security {
             Security::Plain => None,
@@ -127,52 +159,12 @@ impl Dial for NetDial {
             Security::Unverified => Some(Arc::clone(&self.unverified)),
         };
         let connecting = async {
-            let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-            drop(stream.set_nodelay(true));
-            let Some(config) = config else { return Ok(Box::new(stream) as Box<dyn Bytestream>) };
-            let name = ServerName::try_from(endpoint.host.clone()).map_err(std::io::Error::other)?;
+            let stream = self.connect(endpoint).await?;
+            let Some(config) = config else { return Ok(stream) };
+            let name = ServerName::try_from(endpoint.tls_name().to_owned()).map_err(std::io::Error::other)?;
             let stream = TlsConnector::from(config).connect(name, stream).await?;
             Ok(Box::new(stream) as Box<dyn Bytestream>)
         };
         timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
-    }
-}
-
-/// Takes any certificate, but only with its key.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

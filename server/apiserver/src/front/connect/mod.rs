@@ -1,6 +1,7 @@
 //! What is passed on to nodes, pods and Services: `log`, `exec`, `attach`, `portforward`, `proxy`.
 //!
-//! One mechanism for all: find the endpoint ([`target`]), connect ([`dial`]), send the request on and stream the
+//! One mechanism for all: find the endpoint ([`target`]), connect ([`dial`], over
+//! [`tunnels`] where nodes have opened such), send the request on and stream the
 //! answer back, or, where it is 101, tunnel bytes both ways ([`forward`]). Whether a tunnel carries WebSocket or
 //! SPDY is between client and node. A client that goes away ends the node's request.
 
@@ -10,6 +11,7 @@ pub mod log;
 pub mod proxy;
 pub mod stream;
 pub mod target;
+pub mod tunnels;
 
 use std::sync::Arc;
 

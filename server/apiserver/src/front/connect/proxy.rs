@@ -166,7 +166,8 @@ fn pod_endpoint(pod: &Object, named: &Named<'_>) -> Result<Endpoint, ApiError> {
     } else {
         port_number(named.port)?
     };
-    Ok(Endpoint { host, port, security: named.security })
+    let node = pod.str_at(&["spec", "nodeName"]).map(str::to_owned);
+    Ok(Endpoint { host, port, security: named.security, node })
 }
 
 /// One of the ready endpoints of a Service's port.
@@ -195,7 +196,7 @@ fn service_endpoint(
         )
     };
     let port_name = found.ok_or_else(no_port)?["name"].as_str().unwrap_or_default();
-    let mut candidates: Vec<(String, u16)> = Vec::new();
+    let mut candidates: Vec<(String, u16, Option<String>)> = Vec::new();
     for slice in slices {
         let ports = slice.at(&["ports"]).and_then(Value::as_array);
         let mut ports = ports.into_iter().flatten();
@@ -204,15 +205,17 @@ fn service_endpoint(
         let endpoints = slice.at(&["endpoints"]).and_then(Value::as_array);
         let ready =
             endpoints.into_iter().flatten().filter(|endpoint| endpoint["conditions"]["ready"] != Value::Bool(false));
-        let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str());
-        candidates.extend(addresses.map(|address| (address.to_owned(), port)));
+        candidates.extend(ready.filter_map(|endpoint| {
+            let node = endpoint["nodeName"].as_str().map(str::to_owned);
+            Some((endpoint["addresses"][0].as_str()?.to_owned(), port, node))
+        }));
     }
     let at = random.checked_rem(candidates.len()).ok_or_else(unavailable)?;
-    let (host, port) = candidates.swap_remove(at);
+    let (host, port, node) = candidates.swap_remove(at);
     if !proxyable(&host) {
         return Err(ApiError::bad_request("address not allowed"));
     }
-    Ok(Endpoint { host, port, security: named.security })
+    Ok(Endpoint { host, port, security: named.security, node })
 }
 
 #[cfg(test)]

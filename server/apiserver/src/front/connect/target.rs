@@ -79,7 +79,7 @@ pub fn node_endpoint(node: &Object) -> Result<Endpoint, ApiError> {
     })?;
     let port = node.int_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
     let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(DEFAULT_KUBELET_PORT);
-    Ok(Endpoint { host, port, security: Security::Node })
+    Ok(Endpoint { host, port, security: Security::Node, node: Some(node.name().to_owned()) })
 }
 
 fn names_at<'a>(pod: &'a Object, field: &str) -> Vec<&'a str> {
