@@ -61,6 +61,9 @@ pub(crate) struct ClusterArgs {
     /// The range of node ports.
     #[arg(long, env = "SKIFF_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767")]
     pub(crate) service_node_port_range: String,
+    /// What of skiff's own parts is not to run; may be given several times.
+    #[arg(long, env = "SKIFF_DISABLE", value_delimiter = ',')]
+    pub(crate) disable: Vec<Part>,
     #[command(flatten)]
     pub(crate) token: TokenFlags,
     /// When the server saves a snapshot by itself, in cron's form and this machine's time zone, e.g. "0 */12 * * *";
@@ -73,6 +76,13 @@ pub(crate) struct ClusterArgs {
     /// Where snapshots are kept; by default server/snapshots in the folder that holds everything.
     #[arg(long, value_name = "FOLDER", env = "SKIFF_SNAPSHOT_DIR")]
     pub(crate) snapshot_dir: Option<PathBuf>,
+}
+
+/// What can be left out of a cluster. Names are k3s's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The provisioner of the class local-path.
+    LocalStorage,
 }
 
 /// Defaults that differ between `skiff dev` and `skiff server`.
@@ -256,6 +266,7 @@ async fn start_server(
         datastore: defaults.datastore.clone(),
         token: args.token.given()?,
         snapshots: snapshots(args, defaults, data_dir)?,
+        local_storage: !args.disable.contains(&Part::LocalStorage),
     };
     Server::start(config, cancel).await.context("starting the control plane")
 }

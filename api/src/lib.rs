@@ -4,6 +4,7 @@
 //! The server's registry, the client and the agent are shells around it.
 //!
 //! - [`mod@apply`]: server-side apply and who manages which field.
+//! - [`claims`]: the claims that a pod's volumes are. [`local_path`]: what control plane and nodes say of local volumes.
 //! - [`kinds`]: the table of resources, made from the recorded discovery of Kubernetes 1.36.
 //! - [`convert`]: one stored object in several versions.
 //! - [`decode`]: from the body of a request to an object.
@@ -28,6 +29,7 @@
 //! - [`user`]: who asks.
 
 pub mod apply;
+pub mod claims;
 pub mod convert;
 pub mod cron;
 mod data;
@@ -36,6 +38,7 @@ pub mod defaults;
 pub mod discovery;
 pub mod go;
 pub mod kinds;
+pub mod local_path;
 pub mod names;
 pub mod object;
 pub mod openapi;

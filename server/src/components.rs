@@ -146,6 +146,7 @@ pub(crate) fn start(
         signer: Arc::new(ClusterSigner(Arc::clone(pki))),
         server: itself(api),
         sign_token: sign_token(key),
+        local_path: config.local_storage,
     };
     let control =
         move |cancel| skiff_controllers::run_all(as_controller.clone(), informers.clone(), controllers.clone(), cancel);

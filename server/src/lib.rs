@@ -80,6 +80,8 @@ pub struct Config {
     pub token: Option<String>,
     /// Snapshots.
     pub snapshots: snapshot::service::Config,
+    /// Whether volumes that are folders of nodes are provisioned.
+    pub local_storage: bool,
 }
 
 impl Config {
@@ -104,6 +106,7 @@ impl Config {
             datastore: Datastore::Embedded,
             token: None,
             snapshots,
+            local_storage: true,
         }
     }
 }
@@ -374,5 +377,6 @@ fn registry_config(config: &Config) -> Result<RegistryConfig, ServerError> {
     let IpAddr::V4(advertise_address) = config.advertise_address else {
         return Err(setting("node-ip", &config.advertise_address.to_string(), "only IPv4 is served so far"));
     };
-    Ok(RegistryConfig { service_cidr, node_ports, advertise_address, ..RegistryConfig::default() })
+    let local_path_class = config.local_storage;
+    Ok(RegistryConfig { service_cidr, node_ports, advertise_address, local_path_class, ..RegistryConfig::default() })
 }

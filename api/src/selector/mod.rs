@@ -8,6 +8,7 @@
 mod fields;
 mod labels;
 mod lexer;
+mod nodes;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use fields::FieldSelector;
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
+pub use nodes::matches_term;
 
 use crate::{status::ApiError, wire::Head};
 

@@ -13,10 +13,12 @@
 //! - [`namespace`]: what goes with a namespace; [`garbage`]: what goes with its owner; [`events`]: what goes with time.
 //! - [`nodes`]: address ranges, lost nodes, evictions; [`podgc`]: pods that nobody else deletes.
 //! - [`quota`]: what is used of ResourceQuotas.
-//! - [`protection`]: volumes and claims that are in use stay.
+//! - [`protection`]: volumes and claims that are in use stay. [`binder`]: how they find each other; [`local_path`]:
+//!   volumes that are folders of nodes.
 //! - [`catalog`]: the resources that there are, built-in and custom.
 
 pub mod accounts;
+pub mod binder;
 pub mod bootstrap_tokens;
 pub mod catalog;
 pub mod certificates;
@@ -32,6 +34,7 @@ pub mod frame;
 pub mod garbage;
 pub mod job;
 pub mod legacy_tokens;
+pub mod local_path;
 pub mod meta;
 pub mod namespace;
 pub mod nodes;
@@ -68,6 +71,8 @@ pub struct Config {
     pub server: Client,
     /// Signs the tokens in Secrets.
     pub sign_token: tokens::Sign,
+    /// Whether volumes that are folders of nodes are provisioned.
+    pub local_path: bool,
 }
 
 /// Makes the context of a controller by its name.
@@ -135,4 +140,8 @@ fn start_cluster(all: &mut JoinSet<()>, context: &Contexts<'_>, config: &Config)
     all.spawn(quota::run(context(quota::NAME)));
     all.spawn(protection::run_claims(context(protection::CLAIMS_NAME)));
     all.spawn(protection::run_volumes(context(protection::VOLUMES_NAME)));
+    all.spawn(binder::run(context(binder::NAME)));
+    if config.local_path {
+        all.spawn(local_path::run(context(local_path::NAME)));
+    }
 }

@@ -11,12 +11,12 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use skiff_api::{request::Options, status::ApiError};
+use skiff_api::{claims::claims_of as all_claims_of, request::Options, status::ApiError};
 use skiff_client::{Informer, Key, Kind};
 
 use crate::{
     frame::{Again, Context, Controller, Frame},
-    meta::{is_deleting, name, namespace, node_of},
+    meta::{is_deleting, namespace, node_of},
 };
 
 /// The identity of the controller of claims.
@@ -58,17 +58,7 @@ fn claims_of(pod: &Pod) -> Vec<String> {
     if node_of(pod).is_empty() {
         return Vec::new();
     }
-    all_claims_of(pod).iter().map(|claim| format!("{}/{claim}", namespace(&pod.metadata))).collect()
-}
-
-/// The names of the claims of a pod's volumes, ephemeral ones included.
-fn all_claims_of(pod: &Pod) -> Vec<String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let claim = |volume: &k8s_openapi::api::core::v1::Volume| {
-        let ephemeral = volume.ephemeral.as_ref().map(|_| format!("{}-{}", name(&pod.metadata), volume.name));
-        volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone()).or(ephemeral)
-    };
-    volumes.filter_map(claim).collect()
+    all_claims_of(pod).iter().map(|claim| format!("{}/{}", namespace(&pod.metadata), claim.name)).collect()
 }
 
 struct Claims {
@@ -84,7 +74,7 @@ pub async fn run_claims(context: Context) {
     let cancel = context.cancel.clone();
     let controller = Claims { context, claims: Arc::clone(&claims), pods: Arc::clone(&pods) };
     let of_pod = |pod: &Pod| {
-        let keys = all_claims_of(pod).into_iter().map(|claim| Key::new(namespace(&pod.metadata), claim));
+        let keys = all_claims_of(pod).into_iter().map(|claim| Key::new(namespace(&pod.metadata), claim.name));
         keys.collect()
     };
     Frame::new(CLAIMS_NAME, Arc::new(controller), &cancel)

@@ -1,8 +1,8 @@
 //! Whether a node can take a pod: the rules that look at one node alone, in the order of Kubernetes' plugins. The
 //! words are those of kube-scheduler.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
-use skiff_api::selector::{LabelSelector, Labels, Operator, Requirement};
+use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
+use skiff_api::selector::{Labels, matches_term};
 
 use crate::snapshot::{HostPort, NodeInfo, PodInfo};
 
@@ -39,7 +39,6 @@ pub fn check(pod: &PodInfo, node: &NodeInfo) -> Result<(), Refusal> {
     if !ports_are_free(&pod.host_ports, node) {
         return refuse(PORTS);
     }
-    // Volumes: where a pod's volumes restrict its nodes, that rule stands here, between ports and resources.
     let lacking = lacking(pod, node);
     if lacking.is_empty() { Ok(()) } else { Err(lacking) }
 }
@@ -89,35 +88,6 @@ pub fn matches_affinity(spec: &PodSpec, node: &Node) -> bool {
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     selected && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, node)))
-}
-
-/// Whether a node matches a term: all of its expressions and fields. An empty term matches nothing.
-pub fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let (labels, fields) =
-        (term.match_expressions.as_deref().unwrap_or(&[]), term.match_fields.as_deref().unwrap_or(&[]));
-    if labels.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let name = [("metadata.name", node.metadata.name.as_deref().unwrap_or_default())];
-    requirements(labels).is_some_and(|all| all.matches(&node.metadata.labels))
-        && requirements(fields).is_some_and(|all| all.matches::<[(&str, &str)]>(&name))
-}
-
-/// The expressions as a selector; `None` if one cannot be read.
-fn requirements(list: &[NodeSelectorRequirement]) -> Option<LabelSelector> {
-    let read = |one: &NodeSelectorRequirement| {
-        let operator = match one.operator.as_str() {
-            "In" => Operator::In,
-            "NotIn" => Operator::NotIn,
-            "Exists" => Operator::Exists,
-            "DoesNotExist" => Operator::DoesNotExist,
-            "Gt" => Operator::Greater,
-            "Lt" => Operator::Less,
-            _ => return None,
-        };
-        Requirement::new(&one.key, operator, one.values.clone().unwrap_or_default()).ok()
-    };
-    list.iter().map(read).collect::<Option<Vec<_>>>().map(LabelSelector::new)
 }
 
 fn ports_are_free(wanted: &[HostPort], node: &NodeInfo) -> bool {

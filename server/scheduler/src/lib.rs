@@ -1,12 +1,14 @@
 //! The scheduler: a pure core that picks a node for a pod, and a thin shell that binds it.
 //!
 //! - [`snapshot`]: nodes and what runs on them, kept current change by change.
-//! - [`decide`]: the core; [`filters`] and [`topology`] say which nodes can take a pod, [`scores`] which is best.
+//! - [`decide`]: the core; [`filters`], [`volumes`] and [`topology`] say which nodes can take a pod, [`scores`] which is
+//!   best.
 //! - [`queue`]: pods that wait.
-//! - `shell`: the loop that follows the informers, schedules and binds.
+//! - `shell`: the loop that follows the informers, schedules and binds; [`prepare`]: what it does for volumes first.
 
 pub mod decide;
 pub mod filters;
+pub mod prepare;
 pub mod queue;
 pub mod resources;
 pub mod scores;
@@ -15,6 +17,7 @@ pub mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod topology;
+pub mod volumes;
 
 use skiff_client::{Client, EventRecorder, Informers};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, cancel: C
         pods: informers.of(),
         nodes: informers.of(),
         namespaces: informers.of(),
+        storage: prepare::Volumes::new(&informers),
         snapshot: snapshot::Snapshot::default(),
         queue: queue::SchedulingQueue::default(),
     };

@@ -2,9 +2,10 @@
 //! Kubernetes' default profile.
 
 use k8s_openapi::api::core::v1::PodSpec;
+use skiff_api::selector::matches_term;
 
 use crate::{
-    filters::{matches_term, tolerates},
+    filters::tolerates,
     snapshot::{NodeInfo, PodInfo, Snapshot},
     topology::NamespaceLabels,
 };

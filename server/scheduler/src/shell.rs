@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
-    decide::{Unschedulable, schedule},
+    decide::{Choice, Unschedulable, World, schedule},
+    prepare::{Preparation, Volumes},
     queue::SchedulingQueue,
     snapshot::{PodInfo, Snapshot},
 };
 
-/// How many bindings are under way at once.
+/// How many bindings are under way at once, without those that wait for their volumes.
 const MAX_BINDING: usize = 64;
 
 /// How many pods are scheduled before changes are looked at again.
@@ -33,6 +34,14 @@ struct Bound {
     outcome: Result<(), ApiError>,
 }
 
+/// What is under way.
+#[derive(Default)]
+struct Bindings {
+    quick: JoinSet<Bound>,
+    /// Of pods that wait for volumes first, which may take minutes.
+    with_volumes: JoinSet<Bound>,
+}
+
 pub(crate) struct Shell {
     pub(crate) client: Client,
     pub(crate) events: EventRecorder,
@@ -40,6 +49,7 @@ pub(crate) struct Shell {
     pub(crate) pods: Arc<Informer<Pod>>,
     pub(crate) nodes: Arc<Informer<Node>>,
     pub(crate) namespaces: Arc<Informer<Namespace>>,
+    pub(crate) storage: Volumes,
     pub(crate) snapshot: Snapshot,
     pub(crate) queue: SchedulingQueue,
 }
@@ -47,14 +57,17 @@ pub(crate) struct Shell {
 impl Shell {
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let synced = futures::future::join3(self.nodes.synced(), self.pods.synced(), self.namespaces.synced());
+        let synced = futures::future::join(synced, self.storage.synced());
         if cancel.run_until_cancelled(synced).await.is_none() {
             return;
         }
         let (mut nodes, mut pods) = (self.nodes.subscribe(), self.pods.subscribe());
-        let mut bindings: JoinSet<Bound> = JoinSet::new();
+        let (mut claims, mut volumes) = (self.storage.claims.subscribe(), self.storage.volumes.subscribe());
+        let mut classes = self.storage.classes.subscribe();
+        let mut bindings = Bindings::default();
         loop {
             self.catch_up(&mut nodes, &mut pods);
-            while let Some(ended) = bindings.try_join_next() {
+            while let Some(ended) = bindings.quick.try_join_next() {
                 self.bound(ended.ok());
             }
             if self.schedule_some(&mut bindings) {
@@ -66,8 +79,12 @@ impl Shell {
                 () = cancel.cancelled() => return,
                 Some(change) = nodes.next() => self.node_changed(change),
                 Some(change) = pods.next() => self.pod_changed(change),
-                Some(ended) = bindings.join_next() => self.bound(ended.ok()),
-                () = tokio::time::sleep_until(due), if bindings.len() < MAX_BINDING => {}
+                Some(_) = claims.next() => self.queue.something_changed(),
+                Some(_) = volumes.next() => self.queue.something_changed(),
+                Some(_) = classes.next() => self.queue.something_changed(),
+                Some(ended) = bindings.quick.join_next() => self.bound(ended.ok()),
+                Some(ended) = bindings.with_volumes.join_next() => self.bound(ended.ok()),
+                () = tokio::time::sleep_until(due), if bindings.quick.len() < MAX_BINDING => {}
             }
         }
     }
@@ -170,9 +187,9 @@ impl Shell {
     }
 
     /// Schedules some pods. Whether there may be more to schedule at once.
-    fn schedule_some(&mut self, bindings: &mut JoinSet<Bound>) -> bool {
+    fn schedule_some(&mut self, bindings: &mut Bindings) -> bool {
         for _ in 0..BATCH {
-            if bindings.len() >= MAX_BINDING {
+            if bindings.quick.len() >= MAX_BINDING {
                 return false;
             }
             let Some(pod) = self.queue.next(Instant::now()) else { return false };
@@ -181,19 +198,43 @@ impl Shell {
         true
     }
 
-    fn schedule_one(&mut self, pod: Arc<PodInfo>, bindings: &mut JoinSet<Bound>) {
+    fn schedule_one(&mut self, pod: Arc<PodInfo>, bindings: &mut Bindings) {
         let namespaces = &self.namespaces;
         let labels = |name: &str| namespaces.get("", name).map(|one| one.metadata.labels.clone().unwrap_or_default());
-        match schedule(&pod, &self.snapshot, &labels, random()) {
-            Ok(node) => {
-                self.snapshot.add_pod(Arc::clone(&pod), &node);
-                bindings.spawn(bind(self.client.clone(), self.events.clone(), pod, node));
+        let world = World { namespaces: &labels, storage: &self.storage };
+        match schedule(&pod, &self.snapshot, world, random()) {
+            Ok(choice) => {
+                let preparation = self.preparation(&choice);
+                self.snapshot.add_pod(Arc::clone(&pod), &choice.node);
+                let (client, events) = (self.client.clone(), self.events.clone());
+                let Some(preparation) = preparation else {
+                    bindings.quick.spawn(bind(client, events, pod, choice.node));
+                    return;
+                };
+                self.storage.promise(&pod, &choice);
+                bindings.with_volumes.spawn(async move {
+                    match preparation.run(&choice.steps).await {
+                        Ok(()) => bind(client, events, pod, choice.node).await,
+                        Err(error) => {
+                            let message = format!("running PreBind plugin \"VolumeBinding\": {error}");
+                            events.event(&*pod.pod, EventType::Warning, "FailedScheduling", message);
+                            Bound { pod, outcome: Err(error) }
+                        }
+                    }
+                });
             }
             Err(why) => {
                 self.queue.unschedulable(pod.uid(), Instant::now());
-                self.report(&pod, &why, bindings);
+                self.report(&pod, &why, &mut bindings.quick);
             }
         }
+    }
+
+    /// What is to be done for a pod's volumes before it is bound; `None` for nothing.
+    fn preparation(&self, choice: &Choice) -> Option<Preparation> {
+        let node = self.snapshot.node(&choice.node).filter(|_| !choice.steps.is_empty())?;
+        let (claims, volumes) = (Arc::clone(&self.storage.claims), Arc::clone(&self.storage.volumes));
+        Some(Preparation { client: self.client.clone(), claims, volumes, node: Arc::clone(&node.node) })
     }
 
     fn report(&self, pod: &Arc<PodInfo>, why: &Unschedulable, bindings: &mut JoinSet<Bound>) {
@@ -215,7 +256,9 @@ impl Shell {
     }
 
     fn bound(&mut self, ended: Option<Bound>) {
-        let Some(Bound { pod, outcome: Err(error) }) = ended else { return };
+        let Some(Bound { pod, outcome }) = ended else { return };
+        self.storage.release(pod.uid());
+        let Err(error) = outcome else { return };
         tracing::debug!(%error, pod = pod.uid(), "a binding failed");
         // If it has been bound meanwhile, by whomever, the informer says so and that counts.
         let (namespace, name) = (pod.namespace(), pod.pod.metadata.name.as_deref().unwrap_or_default());

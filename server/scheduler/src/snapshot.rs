@@ -9,7 +9,10 @@ use k8s_openapi::{
     api::core::v1::{Node, Pod, PodAffinityTerm, PodSpec},
     apimachinery::pkg::apis::meta::v1::LabelSelector as Text,
 };
-use skiff_api::selector::{LabelSelector, Labels};
+use skiff_api::{
+    claims::{PodClaim, claims_of},
+    selector::{LabelSelector, Labels},
+};
 
 use crate::resources::{PodRequests, Resources};
 
@@ -46,6 +49,8 @@ pub struct PodInfo {
     pub anti_affinity: Vec<Term>,
     /// Preferred affinity, anti-affinity with negative weights.
     pub preferred: Vec<Term>,
+    /// The claims of its volumes.
+    pub claims: Vec<PodClaim>,
 }
 
 impl PodInfo {
@@ -72,6 +77,7 @@ impl PodInfo {
                 against.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
             ),
             preferred,
+            claims: claims_of(&pod),
             pod,
         }
     }
@@ -236,6 +242,12 @@ impl Snapshot {
     /// The nodes in the order of their names.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = &NodeInfo> {
         self.nodes.values()
+    }
+
+    /// The nodes by themselves.
+    #[cfg(test)]
+    pub(crate) fn into_nodes(self) -> impl Iterator<Item = NodeInfo> {
+        self.nodes.into_values()
     }
 
     /// One node.

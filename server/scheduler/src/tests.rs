@@ -7,9 +7,12 @@ use skiff_client::{Client, Informers, fake::FakeApi};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    decide::schedule,
+    decide::{World, schedule},
     snapshot::{PodInfo, Snapshot},
+    volumes::tests::NOTHING,
 };
+
+const WORLD: World<'static> = World { namespaces: &|_| None, storage: &NOTHING };
 
 fn node(name: &str, change: Value) -> Arc<Node> {
     let mut node = json!({
@@ -48,8 +51,8 @@ fn outcome(nodes: &[Arc<Node>], there: &[(Pod, &str)], new: Pod) -> String {
     let mut snapshot = Snapshot::default();
     nodes.iter().for_each(|node| snapshot.set_node(node));
     there.iter().for_each(|(pod, node)| snapshot.add_pod(info(pod.clone()), node));
-    match schedule(&info(new), &snapshot, &|_| None, 0) {
-        Ok(node) => node,
+    match schedule(&info(new), &snapshot, WORLD, 0) {
+        Ok(choice) => choice.node,
         Err(why) => why.to_string(),
     }
 }
@@ -167,8 +170,8 @@ fn a_thousand_pods_fill_a_hundred_nodes_evenly() {
     (0..100).for_each(|n| snapshot.set_node(&node(&format!("n{n}"), big.clone())));
     for n in 0..1000 {
         let pod = info(pod(&format!("p{n}"), json!({})));
-        let node = schedule(&pod, &snapshot, &|_| None, n).unwrap();
-        snapshot.add_pod(pod, &node);
+        let choice = schedule(&pod, &snapshot, WORLD, n).unwrap();
+        snapshot.add_pod(pod, &choice.node);
     }
     assert!(snapshot.nodes().all(|node| node.pods.len() == 10));
 }

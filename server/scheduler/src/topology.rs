@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use skiff_api::selector::LabelSelector;
 
 use crate::{
-    filters::{Refusal, check},
+    filters::Refusal,
     snapshot::{NodeInfo, PodInfo, Snapshot, Term, selector},
 };
 
@@ -151,10 +151,4 @@ fn count(pod: &PodInfo, labels: &LabelSelector, key: &str, snapshot: &Snapshot) 
         *counts.entry(value.to_owned()).or_default() += here;
     }
     counts
-}
-
-/// Whether a node can take a pod by all rules.
-pub fn check_all(pod: &PodInfo, node: &NodeInfo, topology: &Topology) -> Result<(), Refusal> {
-    check(pod, node)?;
-    topology.check(node)
 }

@@ -8,6 +8,7 @@ mod kept;
 mod own;
 mod recorded;
 mod servers;
+mod storage;
 mod tracking;
 
 use futures::{StreamExt, TryStreamExt, stream};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use skiff_api::{object::Object, request::GroupVersionResource};
 
-use super::{JOINING_GROUP, Seed};
+use super::{JOINING_GROUP, Seed, storage};
 use crate::{
     registry::{RegistryConfig, meta},
     tokens::usage,
@@ -21,7 +21,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 /// The name of skiff's own RuntimeClass and of its handler.
 const WASM: &str = "wasm";
 
-fn seed(group: &str, version: &str, resource: &str, object: Value, kept: &'static [&'static str]) -> Seed {
+pub(super) fn seed(group: &str, version: &str, resource: &str, object: Value, kept: &'static [&'static str]) -> Seed {
     let object = Object(object.as_object().cloned().unwrap_or_default());
     Seed { gvr: GroupVersionResource::new(group, version, resource), object, kept }
 }
@@ -31,6 +31,9 @@ pub(super) fn seeds(config: &RegistryConfig, now: Timestamp) -> Vec<Seed> {
     let mut seeds =
         vec![service_cidr(config, now), service(config), wasm(), node_proxier(), extensions(config), tracking(now)];
     seeds.extend(joining());
+    if config.local_path_class {
+        seeds.extend(storage::seeds());
+    }
     seeds
 }
 

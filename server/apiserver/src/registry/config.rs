@@ -38,6 +38,8 @@ pub struct RegistryConfig {
     pub advertise_port: u16,
     /// Who signs the certificates of clients, as PEM: published for extension API servers. Empty for none.
     pub client_ca: String,
+    /// Whether the cluster has the StorageClass of volumes that are folders of nodes.
+    pub local_path_class: bool,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// The source of UIDs and of the ends of generated names: 128 random bits.
@@ -52,6 +54,7 @@ impl Default for RegistryConfig {
             advertise_address: Ipv4Addr::LOCALHOST,
             advertise_port: 6443,
             client_ca: String::new(),
+            local_path_class: false,
             now: skiff_client::clock::now,
             random: uuid::Uuid::new_v4,
         }
