@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use skiff_agent::{
-    Agent, Config as AgentConfig, Credentials, PodNetwork, RuntimeEndpoint, ServiceProxy, Taint,
+    Agent, Config as AgentConfig, Credentials, PodNetwork, RuntimeEndpoint, ServiceProxy, Settings, Taint,
     runtime::process::{ProcessConfig, RuntimeProcess},
 };
 use tokio::sync::watch;
@@ -47,6 +47,17 @@ pub(crate) struct NodeFlags {
     /// How many pods the node takes.
     #[arg(long, env = "SKIFF_MAX_PODS", default_value_t = 5000)]
     max_pods: u32,
+    /// Where volumes of the class local-path are kept on the node; by default storage in the folder that holds
+    /// everything.
+    #[arg(long, value_name = "FOLDER", env = "SKIFF_DEFAULT_LOCAL_STORAGE_PATH")]
+    default_local_storage_path: Option<PathBuf>,
+    /// A setting of the node in the kubelet's words, as KEY=VALUE, e.g. eviction-hard=memory.available<5%; may be given
+    /// several times.
+    #[arg(long, value_name = "KEY=VALUE", env = "SKIFF_KUBELET_ARG")]
+    kubelet_arg: Vec<String>,
+    /// The folder of static pods' files; by default agent/pod-manifests in the folder that holds everything.
+    #[arg(long, value_name = "FOLDER", env = "SKIFF_POD_MANIFEST_PATH")]
+    pod_manifest_path: Option<PathBuf>,
 }
 
 impl NodeFlags {
@@ -110,6 +121,8 @@ impl Node {
         cancel: CancellationToken,
     ) -> Result<Self> {
         let name = flags.name()?;
+        let storage = flags.default_local_storage_path.clone().unwrap_or_else(|| data_dir.join("storage"));
+        let manifests = flags.pod_manifest_path.clone().unwrap_or_else(|| data_dir.join("agent/pod-manifests"));
         let config = AgentConfig {
             node_name: name.clone(),
             server_url: place.server_url,
@@ -124,6 +137,9 @@ impl Node {
             without_oci: runtimes.oci.endpoint.as_ref().err().cloned(),
             labels: flags.node_label.iter().cloned().collect::<BTreeMap<_, _>>(),
             taints: flags.node_taint.clone(),
+            local_path: Some(std::path::absolute(storage)?),
+            pod_manifest_path: std::path::absolute(manifests)?,
+            settings: Settings::parse(&flags.kubelet_arg)?,
             tunnels: place.tunnels,
             credentials: place.credentials,
         };

@@ -1,6 +1,6 @@
 //! Puts the node together and keeps it until it is told to end.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use k8s_cri::v1::VersionRequest;
 use k8s_openapi::api::{
@@ -26,7 +26,14 @@ use crate::{
     },
     net::{anyip, routes, services},
     node::{Facts, Machine, NodeKeeper, guard},
-    pods::manager,
+    pods::{
+        manager,
+        statics::{
+            Statics,
+            folder::{self, Folder},
+            mirror,
+        },
+    },
     runtime::{
         Cri, CriError,
         grpc::CriSocket,
@@ -55,6 +62,9 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// More is reserved than there is.
+    #[error("{0}")]
+    Reserved(String),
     /// What is kept for times without the server cannot be read or written.
     #[error("the node's own copy of what it runs")]
     Vault(#[from] VaultError),
@@ -103,7 +113,10 @@ impl Agent {
             without_oci: config.without_oci.clone(),
             labels: config.labels.clone(),
             taints: config.taints.clone(),
+            local_path: config.local_path.clone(),
+            settings: config.settings.clone(),
         };
+        facts.check().map_err(AgentError::Reserved)?;
         let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name, cancel.clone());
         let (network, network_ready) = watch::channel(false);
         let (ready_sender, ready) = watch::channel(false);
@@ -123,7 +136,7 @@ impl Agent {
         }
         let conditions = ctx.conditions.subscribe();
         let keeper = NodeKeeper { client, facts, runtimes, network, conditions, ready: ready_sender, recorder };
-        tasks.spawn(guard::run(Arc::clone(&ctx), cancel.clone()));
+        tasks.spawn(guard::run(Arc::clone(&ctx), config.settings.clone(), cancel.clone()));
         tasks.spawn(keeper.run(cancel.clone()));
         if config.service_proxy == ServiceProxy::UserSpace {
             anyip::own(&config.service_cidr).await?;
@@ -134,7 +147,8 @@ impl Agent {
             let (nodes, own) = (informers.of::<Node>(), config.node_name.clone());
             tasks.spawn(routes::run(nodes, own, cluster, cancel.clone()));
         }
-        tasks.spawn(keep_pods(ctx, network_ready, cancel));
+        let statics = follow_statics(&config, &ctx, &mut tasks, &cancel)?;
+        tasks.spawn(keep_pods(ctx, statics, network_ready, cancel));
         Ok(Self { ready, tasks })
     }
 
@@ -155,17 +169,43 @@ impl Agent {
     }
 }
 
+/// Follows the files of static pods; those that are there now are known when this returns.
+fn follow_statics(
+    config: &Config,
+    ctx: &Arc<Context>,
+    tasks: &mut JoinSet<()>,
+    cancel: &CancellationToken,
+) -> Result<watch::Receiver<Statics>, AgentError> {
+    let path = &config.pod_manifest_path;
+    make_dir(path).map_err(|source| AgentError::Folder { folder: path.display().to_string(), source })?;
+    let (sender, statics) = watch::channel(Statics::new());
+    let folder = Folder::new(path, &config.node_name);
+    tasks.spawn(folder::follow(folder, sender, ctx.recorder.clone(), cancel.clone()));
+    tasks.spawn(mirror::keep(Arc::clone(ctx), statics.clone(), cancel.clone()));
+    Ok(statics)
+}
+
 /// Pods are started once the runtimes have a network to put them in.
-async fn keep_pods(ctx: Arc<Context>, mut network: watch::Receiver<bool>, cancel: CancellationToken) {
+async fn keep_pods(
+    ctx: Arc<Context>,
+    mut statics: watch::Receiver<Statics>,
+    mut network: watch::Receiver<bool>,
+    cancel: CancellationToken,
+) {
     tokio::select! {
         () = cancel.cancelled() => return,
         ready = network.wait_for(|ready| *ready) => if ready.is_err() { return },
     }
+    // The files are read first: what they describe must not be taken for something that nobody wants.
+    let known = async {
+        ctx.runtime_classes.synced().await;
+        statics.changed().await
+    };
     tokio::select! {
         () = cancel.cancelled() => return,
-        () = ctx.runtime_classes.synced() => {}
+        known = known => if known.is_err() { return },
     }
-    manager::run(ctx, cancel).await;
+    manager::run(ctx, statics, cancel).await;
 }
 
 /// The way to the API server, and the client above it, which keeps what passes.
@@ -234,6 +274,7 @@ fn context(
     Arc::new(Context {
         clock: Arc::new(jiff::Timestamp::now),
         conditions: watch::Sender::default(),
+        node_cores_nano: AtomicU64::default(),
         orders: broadcast::Sender::new(ORDERS),
         node_name: config.node_name.clone(),
         host_ips: vec![config.node_ip],
@@ -243,6 +284,7 @@ fn context(
         recorder,
         runtimes,
         cgroups: Cgroups::default(),
+        allowed_unsafe_sysctls: config.settings.allowed_unsafe_sysctls.clone(),
         memory_bytes: facts.machine.memory_kib * 1024,
         allocatable: facts.allocatable(),
         pods: informers.select::<Pod>(None, &mine),

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use jiff::Timestamp;
@@ -25,6 +25,7 @@ use crate::{
     pods::{
         dns::{self, Names},
         model::Ended,
+        statics,
     },
     runtime::router::{Runtime, Runtimes},
     volumes::sources::Sources,
@@ -55,6 +56,8 @@ pub struct Context {
     pub(crate) clock: Clock,
     /// What is short on the node.
     pub conditions: watch::Sender<Conditions>,
+    /// How much CPU time the node used a second, lately, in nanoseconds.
+    pub node_cores_nano: AtomicU64,
     /// Orders to pods.
     pub orders: broadcast::Sender<Order>,
     /// The node's name.
@@ -71,6 +74,8 @@ pub struct Context {
     pub runtimes: Runtimes,
     /// The machine's cgroups.
     pub cgroups: Cgroups,
+    /// Kernel parameters that pods may set though they are not safe, as patterns.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// The machine's memory.
     pub memory_bytes: u64,
     /// What the node can give.
@@ -106,6 +111,12 @@ impl Context {
             text(&metadata.name),
             text(&metadata.uid)
         ))
+    }
+
+    /// A pod of the node as it runs there.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let pod = self.pods.get(namespace, name)?;
+        Some(statics::as_run(&pod).map_or(pod, Arc::new))
     }
 
     /// The handler of a pod's RuntimeClass.

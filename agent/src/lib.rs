@@ -32,6 +32,7 @@ pub use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
 
 pub use agent::{Agent, AgentError};
+pub use node::settings::Settings;
 
 /// What a node needs to know at its start.
 #[derive(Clone, Debug)]
@@ -58,6 +59,12 @@ pub struct Config {
     pub service_cidr: String,
     /// Why the node runs no OCI containers, if it does not: shown in its conditions.
     pub without_oci: Option<String>,
+    /// What the operator sets of the node.
+    pub settings: Settings,
+    /// The folder of static pods' files.
+    pub pod_manifest_path: PathBuf,
+    /// Where volumes that are folders of this node are kept; `None` for none.
+    pub local_path: Option<PathBuf>,
     /// Labels that the node has from its registration on.
     pub labels: BTreeMap<String, String>,
     /// Taints that the node has from its registration on.

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use skiff_api::{
+    claims::claims_of,
     request::{Request, Verb},
     status::{ApiError, Reason},
     wire::Entry,
@@ -19,7 +20,10 @@ use crate::{pods::env, volumes::setup};
 /// What is listed and followed: all objects of a list are kept.
 const LISTED: [&str; 3] = ["pods", "services", "runtimeclasses"];
 /// What is read one by one, for pods: kept for as long as a kept pod refers to it.
-const REFERRED: [&str; 2] = ["configmaps", "secrets"];
+const REFERRED: [&str; 4] = ["configmaps", "secrets", CLAIMS, VOLUMES];
+/// Of these the first are referred to by pods, the second by the first.
+const CLAIMS: &str = "persistentvolumeclaims";
+const VOLUMES: &str = "persistentvolumes";
 /// The node's own object, kept from whatever answer brings it.
 const NODES: &str = "nodes";
 
@@ -90,10 +94,12 @@ impl Keeping {
         }
     }
 
-    /// Takes away kept config maps and secrets that no pod refers to.
+    /// Takes away what is kept of objects that no pod refers to.
     fn forget_unreferred(&self, pods: &[Arc<Entry>]) {
-        let (mut maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
+        let (mut maps, mut secrets, mut claims) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for pod in pods.iter().filter_map(|entry| serde_json::from_slice::<Pod>(&entry.json).ok()) {
+            let space = pod.metadata.namespace.clone().unwrap_or_default();
+            claims.extend(claims_of(&pod).into_iter().map(|claim| key(&space, &claim.name)));
             let namespace = pod.metadata.namespace.unwrap_or_default();
             let spec = pod.spec.unwrap_or_default();
             let of_volumes = setup::references(spec.volumes.as_deref().unwrap_or_default());
@@ -106,6 +112,10 @@ impl Keeping {
         }
         self.vault.retain("configmaps", maps.into_iter());
         self.vault.retain("secrets", secrets.into_iter());
+        self.vault.retain(CLAIMS, claims.into_iter());
+        let kept = self.vault.read_all(CLAIMS);
+        let claims = kept.iter().filter_map(|json| serde_json::from_slice::<PersistentVolumeClaim>(json).ok());
+        self.vault.retain(VOLUMES, claims.filter_map(|claim| Some(key("", &claim.spec?.volume_name?))));
     }
 
     fn kept_list(&self, request: &Request) -> Option<List> {

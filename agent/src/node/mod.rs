@@ -3,9 +3,12 @@
 pub(crate) mod guard;
 mod images;
 mod lease;
+mod limits;
+mod local_path;
 mod machine;
 mod network;
 pub mod pressure;
+pub mod settings;
 mod status;
 pub(crate) mod usage;
 
@@ -95,10 +98,16 @@ impl NodeKeeper {
     async fn try_register(&self) -> Result<Node, ApiError> {
         let health = self.health(None).await;
         let status = status::status(&self.facts, &health, None, jiff::Timestamp::now());
-        let labels = self.facts.labels();
+        let (labels, annotations) = (self.facts.labels(), self.facts.annotations());
         let mut all = self.facts.labels.clone();
         all.extend(labels.clone());
-        let metadata = ObjectMeta { name: Some(self.facts.name.clone()), labels: Some(all), ..ObjectMeta::default() };
+        let given = annotations.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        let metadata = ObjectMeta {
+            name: Some(self.facts.name.clone()),
+            labels: Some(all),
+            annotations: Some(given.collect()),
+            ..ObjectMeta::default()
+        };
         let taints = Some(self.facts.taints.clone()).filter(|taints| !taints.is_empty());
         let spec = NodeSpec { taints, ..NodeSpec::default() };
         let node = Node { metadata, spec: Some(spec), status: Some(status) };
@@ -108,7 +117,7 @@ impl NodeKeeper {
                 Ok(node)
             }
             Err(e) if e.reason == skiff_api::status::Reason::AlreadyExists => {
-                let patch = json!({"metadata": {"labels": labels}});
+                let patch = json!({"metadata": {"labels": labels, "annotations": annotations}});
                 self.client.patch("", &self.facts.name, None, ContentType::MergePatch, &patch).await
             }
             Err(e) => Err(e),
@@ -120,6 +129,10 @@ impl NodeKeeper {
         let selector = Some(format!("metadata.name={}", self.facts.name));
         let informer = informers.select::<Node>(None, &Options { field_selector: selector, ..Options::default() });
         let mut changes = informer.subscribe();
+        if let Some(folder) = self.facts.local_path.clone() {
+            let remover = local_path::Remover { client: self.client.clone(), folder, nodes: Arc::clone(&informer) };
+            tokio::spawn(remover.run(cancel.child_token()));
+        }
         let mut conditions = self.conditions.clone();
         let mut tick = tokio::time::interval(HEARTBEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,22 +1,15 @@
 //! Whether the node runs short of memory, disk or process ids, what it says of that, and which pod goes first; pure.
 //!
 //! The order is the kubelet's (kubernetes/pkg/kubelet/eviction): a pod that uses more than it asked for goes before one
-//! that does not, then the less important one, then the one that exceeds by more. So are the thresholds, but that a
-//! tenth of a large disk is not asked for: on a developer's machine most of what fills it is not the cluster's.
+//! that does not, then the less important one, then the one that exceeds by more. What is short is said by thresholds
+//! ([`super::settings`]), some of them only after a grace period.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How long a condition stays after the shortage is over, so that it does not come and go.
-const TRANSITION: SignedDuration = SignedDuration::from_secs(300);
 /// Pods of this priority and above are never evicted (kubernetes/pkg/apis/scheduling).
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-
-/// The most disk that must be left.
-const MOST_DISK_BYTES: u64 = 1024 * 1024 * 1024;
-/// The most files that must be left.
-const MOST_INODES: u64 = 50_000;
 
 /// What can run short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +20,10 @@ pub enum Resource {
     Disk,
     /// Its files.
     Inodes,
+    /// The file system of the images, in bytes.
+    ImageDisk,
+    /// Its files.
+    ImageInodes,
     /// Process ids.
     Pids,
 }
@@ -36,21 +33,88 @@ impl Resource {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
-            Self::Disk => "ephemeral-storage",
-            Self::Inodes => "inodes",
+            Self::Disk | Self::ImageDisk => "ephemeral-storage",
+            Self::Inodes | Self::ImageInodes => "inodes",
             Self::Pids => "pids",
         }
     }
 
-    /// How much must be left.
-    fn threshold(self, capacity: u64) -> u64 {
+    /// The signal by which thresholds name it.
+    pub fn signal(self) -> &'static str {
         match self {
-            Self::Memory => 100 * 1024 * 1024,
-            Self::Disk => (capacity / 10).min(MOST_DISK_BYTES),
-            Self::Inodes => (capacity / 20).min(MOST_INODES),
-            Self::Pids => capacity / 50,
+            Self::Memory => "memory.available",
+            Self::Disk => "nodefs.available",
+            Self::Inodes => "nodefs.inodesFree",
+            Self::ImageDisk => "imagefs.available",
+            Self::ImageInodes => "imagefs.inodesFree",
+            Self::Pids => "pid.available",
         }
     }
+
+    /// The resource of a signal.
+    pub fn of_signal(signal: &str) -> Option<Self> {
+        use Resource::{Disk, ImageDisk, ImageInodes, Inodes, Memory, Pids};
+        [Memory, Disk, Inodes, ImageDisk, ImageInodes, Pids].into_iter().find(|resource| resource.signal() == signal)
+    }
+
+    /// Whether taking images away gives some of it back.
+    pub fn is_disk(self) -> bool {
+        matches!(self, Self::Disk | Self::Inodes | Self::ImageDisk | Self::ImageInodes)
+    }
+}
+
+/// How much must be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// So much.
+    Amount(u64),
+    /// So many hundredths of a percent of all there is.
+    Percent(u64),
+    /// So many percent of all there is, but no more than the most.
+    Capped {
+        /// The percent.
+        percent: u64,
+        /// The most.
+        most: u64,
+    },
+}
+
+impl Limit {
+    /// How much must be left of all there is.
+    pub fn of(self, capacity: u64) -> u64 {
+        let part = |share: u64, of: u64| {
+            u64::try_from(u128::from(capacity) * u128::from(share) / u128::from(of)).unwrap_or(u64::MAX)
+        };
+        match self {
+            Self::Amount(amount) => amount,
+            Self::Percent(hundredths) => part(hundredths, 10_000),
+            Self::Capped { percent, most } => part(percent, 100).min(most),
+        }
+    }
+}
+
+/// When a resource counts as short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threshold {
+    /// The resource.
+    pub resource: Resource,
+    /// How much must be left.
+    pub limit: Limit,
+    /// How long it may be less; `None` for not at all.
+    pub grace: Option<SignedDuration>,
+}
+
+/// A threshold that calls for an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// What is short.
+    pub resource: Resource,
+    /// How much there is.
+    pub reading: Reading,
+    /// How much must be left.
+    pub threshold: u64,
+    /// Whether there was a grace period: then pods have one too.
+    pub is_soft: bool,
 }
 
 /// How much of something there is.
@@ -76,36 +140,55 @@ pub struct Conditions {
     pub pids: bool,
 }
 
-/// When each resource was last short.
-#[derive(Clone, Debug, Default)]
+/// When each resource was last short, and since when each threshold is not kept.
+#[derive(Clone, Debug)]
 pub struct Pressure {
+    thresholds: Vec<Threshold>,
+    transition: SignedDuration,
     last: BTreeMap<Resource, Timestamp>,
-}
-
-/// The resource that is short now, the first in order of urgency, with its threshold.
-pub fn shortage(readings: &Readings) -> Option<(Resource, Reading, u64)> {
-    let short = |(resource, reading): (&Resource, &Reading)| {
-        let threshold = resource.threshold(reading.capacity);
-        (reading.capacity > 0 && reading.available < threshold).then_some((*resource, *reading, threshold))
-    };
-    readings.iter().find_map(short)
+    since: BTreeMap<usize, Timestamp>,
 }
 
 impl Pressure {
-    /// Takes in what was read; the conditions that follow.
-    pub fn update(&mut self, readings: &Readings, now: Timestamp) -> Conditions {
-        for (resource, reading) in readings {
-            if shortage(&BTreeMap::from([(*resource, *reading)])).is_some() {
-                self.last.insert(*resource, now);
+    /// Nothing was read yet. A condition stays for `transition` after its shortage is over, so that it does not come
+    /// and go.
+    pub fn new(thresholds: &[Threshold], transition: SignedDuration) -> Self {
+        let mut thresholds = thresholds.to_vec();
+        // The most urgent first; hard ones before soft ones.
+        thresholds.sort_by_key(|threshold| (threshold.resource, threshold.grace.is_some()));
+        Self { thresholds, transition, last: BTreeMap::new(), since: BTreeMap::new() }
+    }
+
+    /// Takes in what was read: the conditions that follow, and what calls for an eviction.
+    pub fn update(&mut self, readings: &Readings, now: Timestamp) -> (Conditions, Option<Shortage>) {
+        let mut urgent = None;
+        for (index, threshold) in self.thresholds.iter().enumerate() {
+            let reading = readings.get(&threshold.resource).filter(|reading| reading.capacity > 0);
+            let least = reading.map_or(0, |reading| threshold.limit.of(reading.capacity));
+            let Some(reading) = reading.filter(|reading| reading.available < least) else {
+                self.since.remove(&index);
+                continue;
+            };
+            self.last.insert(threshold.resource, now);
+            let since = *self.since.entry(index).or_insert(now);
+            if now.duration_since(since) >= threshold.grace.unwrap_or(SignedDuration::ZERO) {
+                let resource = threshold.resource;
+                let is_soft = threshold.grace.is_some();
+                urgent.get_or_insert(Shortage { resource, reading: *reading, threshold: least, is_soft });
             }
         }
-        let is = |resource: Resource| {
-            self.last.get(&resource).is_some_and(|last| now.duration_since(*last).abs() < TRANSITION)
+        (self.conditions(now), urgent)
+    }
+
+    fn conditions(&self, now: Timestamp) -> Conditions {
+        let is = |of: &dyn Fn(Resource) -> bool| {
+            let mut all = self.last.iter().filter(|(resource, _)| of(**resource));
+            all.any(|(_, last)| *last == now || now.duration_since(*last).abs() < self.transition)
         };
         Conditions {
-            memory: is(Resource::Memory),
-            disk: is(Resource::Disk) || is(Resource::Inodes),
-            pids: is(Resource::Pids),
+            memory: is(&|resource| resource == Resource::Memory),
+            disk: is(&Resource::is_disk),
+            pids: is(&|resource| resource == Resource::Pids),
         }
     }
 }
@@ -137,8 +220,8 @@ pub fn first(candidates: &[Candidate]) -> Option<&Candidate> {
 /// The message of an evicted pod, in the kubelet's words.
 pub fn message(resource: Resource, reading: Reading, threshold: u64, pod: &Candidate) -> String {
     let quantity = |value: u64| match resource {
-        Resource::Memory | Resource::Disk => format!("{}Ki", value / 1024),
-        Resource::Inodes | Resource::Pids => value.to_string(),
+        Resource::Memory | Resource::Disk | Resource::ImageDisk => format!("{}Ki", value / 1024),
+        Resource::Inodes | Resource::ImageInodes | Resource::Pids => value.to_string(),
     };
     let name = resource.as_str();
     let mut message = format!(
@@ -179,11 +262,17 @@ pub fn refuses(conditions: Conditions, qos: &str, priority: i32) -> Option<Strin
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::node::settings::Settings;
 
     const MIB: u64 = 1024 * 1024;
 
     fn memory(available: u64) -> Readings {
         [(Resource::Memory, Reading { available, capacity: 4096 * MIB })].into()
+    }
+
+    fn fresh() -> Pressure {
+        let settings = Settings::default();
+        Pressure::new(&settings.thresholds, settings.transition)
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -192,20 +281,41 @@ mod tests {
 
     #[test]
     fn a_condition_outlasts_its_shortage() {
-        let mut pressure = Pressure::default();
-        assert_eq!(pressure.update(&memory(101 * MIB), at(0)), Conditions::default());
-        assert!(pressure.update(&memory(99 * MIB), at(10)).memory);
-        assert!(pressure.update(&memory(500 * MIB), at(300)).memory);
-        assert!(!pressure.update(&memory(500 * MIB), at(311)).memory);
+        let mut pressure = fresh();
+        assert_eq!(pressure.update(&memory(101 * MIB), at(0)), (Conditions::default(), None));
+        let (conditions, short) = pressure.update(&memory(99 * MIB), at(10));
+        assert!(conditions.memory && short.is_some_and(|short| !short.is_soft && short.threshold == 100 * MIB));
+        assert!(pressure.update(&memory(500 * MIB), at(300)).0.memory);
+        assert!(!pressure.update(&memory(500 * MIB), at(311)).0.memory);
+    }
+
+    #[test]
+    fn a_soft_threshold_has_patience() {
+        let grace = Some(SignedDuration::from_secs(60));
+        let soft = Threshold { resource: Resource::Memory, limit: Limit::Percent(5000), grace };
+        let mut pressure = Pressure::new(&[soft], SignedDuration::ZERO);
+        let mut short = |available: u64, seconds| {
+            let (conditions, short) = pressure.update(&memory(available * MIB), at(seconds));
+            assert_eq!(conditions.memory, available < 2048, "the condition does not wait");
+            short.map(|short| short.is_soft)
+        };
+        assert_eq!(short(1000, 0), None);
+        assert_eq!(short(1000, 59), None);
+        assert_eq!(short(3000, 70), None);
+        assert_eq!(short(1000, 80), None, "it counts from anew");
+        assert_eq!(short(1000, 140), Some(true));
     }
 
     #[test]
     fn thresholds_are_parts_of_what_there_is() {
-        let of = |resource, available| [(resource, Reading { available, capacity: 1000 })].into();
-        assert!(shortage(&of(Resource::Disk, 99)).is_some() && shortage(&of(Resource::Disk, 100)).is_none());
-        assert!(shortage(&of(Resource::Inodes, 49)).is_some() && shortage(&of(Resource::Inodes, 50)).is_none());
-        let unknown = [(Resource::Disk, Reading { available: 0, capacity: 0 })].into();
-        assert!(shortage(&unknown).is_none());
+        let short = |resource, available, capacity| {
+            let readings = [(resource, Reading { available, capacity })].into();
+            fresh().update(&readings, at(0)).1.is_some()
+        };
+        assert!(short(Resource::Disk, 99, 1000) && !short(Resource::Disk, 100, 1000));
+        assert!(short(Resource::Inodes, 49, 1000) && !short(Resource::Inodes, 50, 1000));
+        assert!(short(Resource::ImageDisk, 149, 1000) && !short(Resource::ImageDisk, 150, 1000));
+        assert!(!short(Resource::Disk, 0, 0), "what is not known is not short");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The status of the node, from what is known of machine and runtimes; pure.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
 use k8s_cri::v1::{Image, StatusResponse};
@@ -11,16 +11,12 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
-use skiff_api::quantity;
+use skiff_api::{local_path, quantity};
 
-use super::{Machine, pressure::Conditions};
+use super::{Machine, pressure::Conditions, settings::Settings};
 
 /// The version that the node says it is.
 const KUBELET_VERSION: &str = "v1.36.2+skiff";
-/// How much of the disk is not given to pods, in percent (the kubelet's eviction threshold).
-const DISK_RESERVED_PERCENT: u64 = 10;
-/// How much memory is not given to pods (the kubelet's eviction threshold).
-const MEMORY_RESERVED_KIB: u64 = 100 * 1024;
 
 /// How many images a node tells of, and how many names of each (the kubelet's `nodeStatusMaxImages`).
 const MAX_IMAGES: usize = 50;
@@ -56,6 +52,10 @@ pub struct Facts {
     pub labels: BTreeMap<String, String>,
     /// The taints that it registers with.
     pub taints: Vec<Taint>,
+    /// Where volumes that are folders of this node are kept.
+    pub local_path: Option<PathBuf>,
+    /// What the operator sets.
+    pub settings: Settings,
 }
 
 /// `amd64` and the like.
@@ -82,27 +82,48 @@ impl Facts {
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
+    /// The annotations that a node gives itself; what is `None` it must not have.
+    pub fn annotations(&self) -> BTreeMap<String, Option<String>> {
+        let folder = self.local_path.as_ref().map(|folder| folder.display().to_string());
+        [(local_path::FOLDER.to_owned(), folder)].into()
+    }
+
     /// What the node has.
     pub fn capacity(&self) -> BTreeMap<String, Quantity> {
-        self.resources(self.machine.memory_kib, format!("{}Ki", self.machine.disk_bytes / 1024))
-    }
-
-    /// What of it pods may have.
-    pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
-        let disk = self.machine.disk_bytes - self.machine.disk_bytes / 100 * DISK_RESERVED_PERCENT;
-        self.resources(self.machine.memory_kib.saturating_sub(MEMORY_RESERVED_KIB), disk.to_string())
-    }
-
-    fn resources(&self, memory_kib: u64, disk: String) -> BTreeMap<String, Quantity> {
         let pairs = [
             ("cpu", self.machine.cpus.to_string()),
-            ("memory", format!("{memory_kib}Ki")),
-            ("ephemeral-storage", disk),
+            ("memory", format!("{}Ki", self.machine.memory_kib)),
+            ("ephemeral-storage", format!("{}Ki", self.machine.disk_bytes / 1024)),
             ("pods", self.max_pods.to_string()),
             ("hugepages-1Gi", "0".to_owned()),
             ("hugepages-2Mi", "0".to_owned()),
         ];
         pairs.into_iter().map(|(key, value)| (key.to_owned(), canonical(value))).collect()
+    }
+
+    /// What of it pods may have: without what is reserved, and what must always be left.
+    pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        let left = |name: &String, capacity: &Quantity| match capacity.0.parse::<quantity::Quantity>() {
+            Ok(all) => all.minus(self.settings.reserved(name, all)).max(quantity::Quantity::ZERO).into(),
+            Err(_) => capacity.clone(),
+        };
+        self.capacity().iter().map(|(name, capacity)| (name.clone(), left(name, capacity))).collect()
+    }
+
+    /// Refuses to reserve more than there is, in the kubelet's words.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, capacity) in self.capacity() {
+            let Ok(all) = capacity.0.parse::<quantity::Quantity>() else { continue };
+            let reserved = self.settings.reserved(&name, all);
+            // A machine that is too small for what must be left by default is one all the same.
+            if reserved > all && self.settings != Settings::default() {
+                return Err(format!(
+                    "invalid Node Allocatable configuration. Resource {name:?} has a reservation of {reserved} but \
+                     capacity of {all}. Expected capacity >= reservation"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

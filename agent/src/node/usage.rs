@@ -2,10 +2,30 @@
 
 use std::{fs, path::Path};
 
+use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 
 /// The kernel's unit of CPU time in `/proc/stat`: a hundredth of a second (`USER_HZ`, the same on all architectures).
 const TICK_NANOSECONDS: u64 = 10_000_000;
+
+/// How fast something that only grows is growing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rate {
+    last: Option<(u64, Timestamp)>,
+}
+
+impl Rate {
+    /// Takes in a count: how much it grew a second since the one before.
+    pub(crate) fn update(&mut self, count: u64, now: Timestamp) -> u64 {
+        let Some((before, then)) = self.last.replace((count, now)) else { return 0 };
+        let elapsed = u128::try_from(now.duration_since(then).as_nanos()).unwrap_or(0);
+        if elapsed == 0 {
+            return 0;
+        }
+        let grown = u128::from(count.saturating_sub(before)) * 1_000_000_000;
+        u64::try_from(grown / elapsed).unwrap_or(u64::MAX)
+    }
+}
 
 /// What the node uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,13 +43,19 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// CPU time since the machine started, all CPUs together.
+    pub(crate) fn cpu_nanoseconds_now() -> u64 {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        busy_ticks(&stat).saturating_mul(TICK_NANOSECONDS)
+    }
+
     /// Reads what is used now; what cannot be read is zero.
     pub(crate) fn read(folder: &Path) -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         let meminfo = text("/proc/meminfo");
         let (total, available) = (kib(&meminfo, "MemTotal:"), kib(&meminfo, "MemAvailable:"));
         let mut usage = Self {
-            cpu_nanoseconds: busy_ticks(&text("/proc/stat")).saturating_mul(TICK_NANOSECONDS),
+            cpu_nanoseconds: Self::cpu_nanoseconds_now(),
             memory_bytes: total.saturating_sub(available) * 1024,
             available_bytes: available * 1024,
             ..Self::default()
@@ -67,6 +93,16 @@ mod tests {
         assert_eq!(busy_ticks("cpu  1 2 4 1000 1000 8 16 32 64 128\ncpu0 9 9\n"), 1 + 2 + 4 + 8 + 16 + 32);
         assert_eq!(busy_ticks(""), 0);
         assert_eq!(kib("MemTotal:       100 kB\nMemAvailable:   50 kB\n", "MemAvailable:"), 50);
+    }
+
+    #[test]
+    fn growth_a_second() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap_or_default();
+        let mut rate = Rate::default();
+        assert_eq!(rate.update(5_000, at(100)), 0, "one count says nothing");
+        assert_eq!(rate.update(25_000, at(110)), 2_000);
+        assert_eq!(rate.update(10, at(120)), 0, "the machine was restarted");
+        assert_eq!(rate.update(20, at(110)), 0, "a clock that went back says nothing");
     }
 
     #[test]

@@ -12,13 +12,13 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, Pod, ResourceRequirements, Secret},
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions},
 };
-use skiff_api::status::ApiError;
+use skiff_api::{claims::claims_of, status::ApiError};
 use skiff_client::EventType;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    cgroup,
+    admission, cgroup,
     config::{self, ContainerInputs, SandboxInputs},
     dns, env,
     fields::Fields,
@@ -151,12 +151,28 @@ impl Job {
     }
 
     async fn mount(&self) -> Outcome {
-        let result = self.volumes.lock().await.set_up(&self.fields(), self.ctx.now()).await;
-        Outcome::Mounted(result.map_err(|(volume, e)| {
-            let message = format!("MountVolume.SetUp failed for volume {volume:?} : {}", e.chain());
+        let volumes = self.volumes.lock().await;
+        let result = volumes.set_up(&self.fields(), self.ctx.now()).await.map_err(|(name, e)| (name, e.chain()));
+        let result = result.and_then(|()| self.alone_with(volumes.exclusive()));
+        Outcome::Mounted(result.map_err(|(volume, why)| {
+            let message = format!("MountVolume.SetUp failed for volume {volume:?} : {why}");
             self.event(None, EventType::Warning, "FailedMount", &*message);
             message
         }))
+    }
+
+    /// Refuses claims for one pod alone that another one has.
+    fn alone_with(&self, claims: Vec<String>) -> Result<(), (String, String)> {
+        let others = if claims.is_empty() { Vec::new() } else { self.ctx.pods.list_in(self.desired.namespace()) };
+        let before: Vec<_> = others.iter().filter(|other| admission::is_before(other, &self.desired.pod)).collect();
+        let used = |claim: &String| before.iter().any(|pod| claims_of(pod).iter().any(|used| used.name == *claim));
+        match claims.into_iter().find(used) {
+            Some(claim) => {
+                let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+                Err((claim, why.to_owned()))
+            }
+            None => Ok(()),
+        }
     }
 
     async fn unmount(&self) -> Outcome {
@@ -373,7 +389,10 @@ impl Job {
             let found = fetch::<Secret>(&self.ctx.client, namespace, &name).await.map_err(|e| e.chain())?;
             sources.secrets.extend(found.map(|secret| (name, Arc::new(secret))));
         }
-        self.ctx.services.synced().await;
+        // A static pod does not wait for a server.
+        if !self.desired.is_static {
+            self.ctx.services.synced().await;
+        }
         sources.services.extend(self.ctx.services.get("default", "kubernetes"));
         sources.services.extend(self.ctx.services.list_in(namespace));
         Ok(sources)

@@ -5,6 +5,8 @@
 //! - [`status()`]: the `PodStatus` that says where the pod is; pure.
 //! - [`restart`]: restart policies and the crash back-off.
 //! - [`worker`]: one task a pod, which runs actions and feeds what came of them back; [`manager`] starts the workers.
+//! - [`sysctls`]: kernel parameters that a pod may set; pure.
+//! - [`statics`]: pods that files of the node describe.
 //! - [`execute`]: the actions themselves, against CRI, each with a deadline.
 
 pub mod admission;
@@ -35,7 +37,9 @@ mod resize;
 pub mod restart;
 mod rotate;
 pub mod security;
+pub mod statics;
 mod status;
+pub mod sysctls;
 pub mod worker;
 
 pub use decide::decide;

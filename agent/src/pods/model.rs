@@ -20,6 +20,10 @@ pub struct DesiredPod {
     pub gone: bool,
     /// The node's addresses, the primary one first.
     pub host_ips: Vec<IpAddr>,
+    /// Whether a file of the node describes the pod: the API only has a mirror of it.
+    pub is_static: bool,
+    /// The mirror of a static pod, while there is one.
+    pub mirror: Option<Arc<Pod>>,
     /// The ephemeral containers, as containers: [`Self::set_pod`] makes them.
     pub ephemeral: Vec<Container>,
 }
@@ -33,7 +37,8 @@ static NO_STATUS: std::sync::LazyLock<PodStatus> = std::sync::LazyLock::new(PodS
 impl DesiredPod {
     /// What is wanted of a pod by its object.
     pub fn new(pod: Arc<Pod>, gone: bool, host_ips: Vec<IpAddr>) -> Self {
-        let mut desired = Self { pod: Arc::clone(&pod), gone, host_ips, ephemeral: vec![] };
+        let mut desired =
+            Self { pod: Arc::clone(&pod), gone, host_ips, is_static: false, mirror: None, ephemeral: vec![] };
         desired.set_pod(pod);
         desired
     }
@@ -54,10 +59,15 @@ impl DesiredPod {
 
     /// The status that the API server has.
     pub fn api_status(&self) -> &PodStatus {
-        self.pod.status.as_ref().unwrap_or(&NO_STATUS)
+        self.object().and_then(|object| object.status.as_ref()).unwrap_or(&NO_STATUS)
     }
 
-    /// The UID; of a static pod that of its mirror.
+    /// The object in the API; `None` for a static pod without a mirror.
+    pub fn object(&self) -> Option<&Arc<Pod>> {
+        if self.is_static { self.mirror.as_ref() } else { Some(&self.pod) }
+    }
+
+    /// The UID; of a static pod its own, not that of its mirror.
     pub fn uid(&self) -> &str {
         self.pod.metadata.uid.as_deref().unwrap_or_default()
     }

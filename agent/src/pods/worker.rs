@@ -1,13 +1,15 @@
 //! One task a pod: observes, decides, lets actions run side by side, reports the status. All that happens to a pod
 //! passes through its worker one after the other.
 
+mod attend;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use skiff_api::request::ContentType;
-use skiff_client::{EventType, Kind};
+use skiff_client::EventType;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -18,16 +20,7 @@ use super::{
     model::{Action, DesiredPod, Ended, ImageState, ObservedPod, RunState, Seen, Subject, VolumeState},
     observe, patch, restart, status,
 };
-use crate::{
-    PodNetwork,
-    context::Context,
-    probes::{self, Verdict, run::Target},
-    runtime::Cri,
-    volumes::{
-        setup::{Volumes, references},
-        sources::Followed,
-    },
-};
+use crate::{PodNetwork, context::Context, probes::Verdict, runtime::Cri, volumes::setup::Volumes};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -36,6 +29,8 @@ pub enum Input {
     Pod(Arc<Pod>),
     /// The object is gone.
     Gone,
+    /// The mirror of a static pod came, changed or went.
+    Mirror(Option<Arc<Pod>>),
     /// Something happened in the runtime.
     Heard,
     /// What the volumes are made of changed.
@@ -76,17 +71,29 @@ pub struct Worker {
     cancel: CancellationToken,
 }
 
+/// What is known of a pod when its worker begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The API has it.
+    Api,
+    /// The API no longer has it.
+    Gone,
+    /// A file of the node describes it.
+    File,
+}
+
 /// The worker of a pod, and the way to tell it things. It ends when the pod is gone and nothing of it is left, or
 /// with `cancel`.
 pub fn worker(
     ctx: Arc<Context>,
     pod: Arc<Pod>,
-    gone: bool,
+    origin: Origin,
     cancel: &CancellationToken,
 ) -> (mpsc::Sender<Input>, impl Future<Output = ()> + Send + 'static) {
     let inbox = mpsc::channel(INBOX);
     let sender = inbox.0.clone();
-    let desired = DesiredPod::new(pod, gone, ctx.host_ips.clone());
+    let mut desired = DesiredPod::new(pod, origin == Origin::Gone, ctx.host_ips.clone());
+    desired.is_static = origin == Origin::File;
     let folder = ctx.pod_dir(desired.uid());
     // What an earlier agent left of a pod that goes now is to be taken away too.
     let left = desired.deleting() && folder.exists();
@@ -212,7 +219,9 @@ impl Worker {
     /// Lets the pod in, unless the node is full or runs short. What has started is let be.
     fn admit(&mut self) {
         let desired = &self.desired;
-        if desired.deleting() || desired.api_status().start_time.is_some() || !self.observed.sandboxes.is_empty() {
+        let started = desired.api_status().start_time.is_some() || !self.observed.sandboxes.is_empty();
+        // What the operator put on the node itself is let in whatever is short.
+        if desired.deleting() || desired.is_static || started {
             return;
         }
         let is_oci = |pod: &Pod| self.ctx.runtime(pod).is_some_and(|runtime| runtime.network != PodNetwork::AnyIp);
@@ -221,7 +230,8 @@ impl Worker {
             others.iter().filter(|other| is_oci(other) && admission::is_before(other, &desired.pod)).count()
         });
         let conditions = *self.ctx.conditions.borrow();
-        if let Some(refused) = admission::refuse(desired, oci_pods, conditions) {
+        let allowed = &self.ctx.allowed_unsafe_sysctls;
+        if let Some(refused) = admission::refuse(desired, oci_pods, conditions, allowed) {
             self.ctx.event(&desired.pod, None, EventType::Warning, &refused.reason, refused.message.clone());
             self.observed.ended = Some(refused);
         }
@@ -290,6 +300,7 @@ impl Worker {
                 }
             }
             Input::Gone => self.desired.gone = true,
+            Input::Mirror(mirror) => self.mirrored(mirror),
             Input::Heard => {}
             Input::End(ended) => {
                 if !self.desired.deleting() && self.observed.ended.is_none() {
@@ -322,9 +333,10 @@ impl Worker {
                 self.ctx.pods.observe(*pod);
                 // The informer's copy is the one that is kept; without one the pod is gone, and that will be told.
                 if let Some(pod) = self.ctx.pods.get(&namespace, &name) {
-                    self.take(Input::Pod(pod));
+                    self.take(if self.desired.is_static { Input::Mirror(Some(pod)) } else { Input::Pod(pod) });
                 }
             }
+            Outcome::Reported(Err(e)) if e.code == 404 && self.desired.is_static => self.mirrored(None),
             Outcome::Reported(Err(e)) if e.code == 404 => self.desired.gone = true,
             Outcome::Reported(Err(e)) => {
                 tracing::debug!(pod = self.desired.name(), error = %e, "the status could not be written");
@@ -337,6 +349,20 @@ impl Worker {
         }
         if let Some(subject) = subject {
             self.observed.busy.remove(&subject);
+        }
+    }
+
+    /// A new mirror knows nothing of the pod yet.
+    fn mirrored(&mut self, mirror: Option<Arc<Pod>>) {
+        let uid = |mirror: &Option<Arc<Pod>>| mirror.as_ref().and_then(|mirror| mirror.metadata.uid.clone());
+        if uid(&mirror) != uid(&self.desired.mirror) {
+            self.reported = None;
+        }
+        let version = |pod: &Option<Arc<Pod>>| {
+            pod.as_ref().and_then(|pod| pod.metadata.resource_version.as_deref()?.parse::<u64>().ok())
+        };
+        if mirror.is_none() || version(&mirror) >= version(&self.desired.mirror) {
+            self.desired.mirror = mirror;
         }
     }
 
@@ -357,15 +383,18 @@ impl Worker {
         if self.desired.gone || self.observed.is_busy(&Subject::Object) {
             return;
         }
+        // Without a mirror there is nobody to tell.
+        let Some(pod) = self.desired.object().cloned() else { return };
         let wanted = status(&self.desired, &self.observed, now);
         let Ok(json) = serde_json::to_vec(&wanted) else { return };
         if self.reported.as_ref() == Some(&json) {
             return;
         }
-        let Ok(patch) = patch::of(self.desired.uid(), self.desired.api_status(), &wanted) else { return };
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let Ok(patch) = patch::of(uid, self.desired.api_status(), &wanted) else { return };
         self.reported = Some(json);
         self.observed.busy.insert(Subject::Object);
-        let (client, pod) = (self.ctx.client.clone(), Arc::clone(&self.desired.pod));
+        let client = self.ctx.client.clone();
         let write = async move {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -421,83 +450,5 @@ impl Worker {
             self.ctx.event(&self.desired.pod, Some(&verdict.container), EventType::Warning, "Unhealthy", message);
         }
         memory::probed(&self.desired, &mut self.observed, verdict);
-    }
-
-    /// Starts the probes of containers that run, ends those of containers that do not.
-    fn keep_probes(&mut self) {
-        let (observed, deleting) = (&self.observed, self.desired.deleting());
-        self.probes.retain(|name, (id, cancel)| {
-            let keep =
-                !deleting && observed.is_running(name) && observed.newest(name).is_some_and(|seen| seen.id == *id);
-            if !keep {
-                cancel.cancel();
-            }
-            keep
-        });
-        if deleting {
-            return;
-        }
-        let Some(cri) = self.cri() else { return };
-        for container in self.desired.all_containers() {
-            let probed = container.startup_probe.is_some()
-                || container.readiness_probe.is_some()
-                || container.liveness_probe.is_some();
-            let busy = observed.is_busy(&Subject::Container(container.name.clone()));
-            let seen = observed.newest(&container.name).filter(|seen| seen.state == RunState::Running);
-            let Some(seen) = seen.filter(|_| probed && !busy && !self.probes.contains_key(&container.name)) else {
-                continue;
-            };
-            let cancel = self.cancel.child_token();
-            let pod_ip = match self.desired.spec().host_network {
-                Some(true) => self.desired.host_ips.first().copied(),
-                _ => observed.ready_sandbox().and_then(|sandbox| sandbox.ips.first().copied()),
-            };
-            let target = Target { cri: Arc::clone(&cri), container: container.clone(), id: seen.id.clone(), pod_ip };
-            tokio::spawn(probes::watch_container(target, self.verdicts.0.clone(), cancel.clone()));
-            self.probes.insert(container.name.clone(), (seen.id.clone(), cancel));
-        }
-    }
-
-    fn renew_tokens(&mut self) {
-        let Ok(volumes) = self.volumes.try_lock() else { return };
-        let Some(at) = volumes.renew_at() else { return };
-        drop(volumes);
-        if at > self.ctx.now() {
-            self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
-        } else if self.observed.volumes == VolumeState::Ready
-            && !self.observed.is_busy(&Subject::Volumes)
-            && !self.desired.deleting()
-        {
-            self.launch(Action::MountVolumes);
-        }
-    }
-
-    /// Follows the objects that the volumes are made of, so that a change reaches the files.
-    fn watch_sources(&mut self) {
-        if std::mem::replace(&mut self.watching, true) {
-            return;
-        }
-        let (maps, secrets) = references(self.desired.spec().volumes.as_deref().unwrap_or_default());
-        let namespace = self.desired.namespace().to_owned();
-        for name in maps {
-            self.follow(self.ctx.sources.config_maps.follow(&namespace, &name));
-        }
-        for name in secrets {
-            self.follow(self.ctx.sources.secrets.follow(&namespace, &name));
-        }
-    }
-
-    fn follow<K: Kind>(&self, source: Arc<Followed<K>>) {
-        let (inbox, cancel) = (self.inbox.0.clone(), self.cancel.clone());
-        tokio::spawn(async move {
-            let mut changes = source.informer.subscribe();
-            source.informer.synced().await;
-            loop {
-                tokio::select! {
-                    () = cancel.cancelled() => return,
-                    change = changes.next() => if change.is_none() || inbox.send(Input::Sources).await.is_err() { return },
-                }
-            }
-        });
     }
 }

@@ -1,6 +1,6 @@
 //! What the node tells of itself: pods, configuration, statistics, metrics.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, sync::atomic::Ordering};
 
 use hyper::StatusCode;
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ pub(super) fn configz(ctx: &Context) -> Answer {
     }}))
 }
 
-async fn container_stats(ctx: &Context) -> Vec<ContainerStats> {
+pub(super) async fn container_stats(ctx: &Context) -> Vec<ContainerStats> {
     let mut all = vec![];
     for runtime in ctx.runtimes.all() {
         if let Ok(answer) = runtime.cri.list_container_stats(ListContainerStatsRequest { filter: None }).await {
@@ -41,7 +41,7 @@ async fn container_stats(ctx: &Context) -> Vec<ContainerStats> {
     all
 }
 
-fn number(value: Option<&UInt64Value>) -> u64 {
+pub(super) fn number(value: Option<&UInt64Value>) -> u64 {
     value.map_or(0, |value| value.value)
 }
 
@@ -50,7 +50,7 @@ fn time(nanoseconds: i64) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn label(stats: &ContainerStats, name: &str) -> String {
+pub(super) fn label(stats: &ContainerStats, name: &str) -> String {
     stats.attributes.as_ref().and_then(|attributes| attributes.labels.get(name)).cloned().unwrap_or_default()
 }
 
@@ -131,11 +131,11 @@ fn pod_json(uid: &str, containers: &[ContainerStats], now: &str) -> Value {
     })
 }
 
-fn node_json(name: &str, usage: &Usage, now: &str) -> Value {
+fn node_json(name: &str, usage: &Usage, cores_nano: u64, now: &str) -> Value {
     let ((used, available, capacity), (inodes_used, inodes_free, inodes)) = (usage.disk_bytes, usage.inodes);
     json!({
         "nodeName": name,
-        "cpu": {"time": now, "usageCoreNanoSeconds": usage.cpu_nanoseconds},
+        "cpu": {"time": now, "usageNanoCores": cores_nano, "usageCoreNanoSeconds": usage.cpu_nanoseconds},
         "memory": {"time": now, "workingSetBytes": usage.memory_bytes, "availableBytes": usage.available_bytes},
         "fs": {
             "time": now, "usedBytes": used, "availableBytes": available, "capacityBytes": capacity,
@@ -149,25 +149,27 @@ pub(super) async fn summary(ctx: &Context) -> Answer {
     let now = time(i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0));
     let pods = by_pod(container_stats(ctx).await);
     let pods: Vec<Value> = pods.iter().map(|(uid, containers)| pod_json(uid, containers, &now)).collect();
-    let node = node_json(&ctx.node_name, &Usage::read(&ctx.data_dir), &now);
+    let cores_nano = ctx.node_cores_nano.load(Ordering::Relaxed);
+    let node = node_json(&ctx.node_name, &Usage::read(&ctx.data_dir), cores_nano, &now);
     answer::json(&json!({"node": node, "pods": pods}))
 }
 
 /// Lines of the Prometheus text format.
 #[derive(Default)]
-struct Metrics {
-    text: String,
+pub(super) struct Metrics {
+    pub(super) text: String,
     told: &'static str,
 }
 
 impl Metrics {
     /// A value in seconds, given in nanoseconds.
-    fn seconds(&mut self, name: &'static str, labels: &str, nanoseconds: u64) {
+    pub(super) fn seconds(&mut self, name: &'static str, labels: &str, nanoseconds: u64) {
         let (whole, part) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
         self.line(name, "counter", labels, &format!("{whole}.{part:09}"));
     }
 
-    fn line(&mut self, name: &'static str, kind: &str, labels: &str, value: &str) {
+    /// A value.
+    pub(super) fn line(&mut self, name: &'static str, kind: &str, labels: &str, value: &str) {
         if std::mem::replace(&mut self.told, name) != name {
             let _infallible = writeln!(self.text, "# TYPE {name} {kind}");
         }

@@ -3,10 +3,11 @@
 //!
 //! - [`route`]: what a path asks for; pure. - [`line`]: entries of log files; pure.
 //! - `logs`: reads and follows log files. - `upgrade`: passes streams through to the runtime.
-//! - `auth`: who calls. - `info`: what the node tells of itself.
+//! - `auth`: who calls. - `info`, `cadvisor`: what the node tells of itself.
 
 mod answer;
 mod auth;
+mod cadvisor;
 mod info;
 pub mod line;
 mod logs;
@@ -205,6 +206,7 @@ async fn answer(ctx: Arc<Context>, caller: &Caller, request: Request<Incoming>) 
         Route::Configz => info::configz(&ctx),
         Route::Stats => info::summary(&ctx).await,
         Route::Metrics => info::metrics(&ctx).await,
+        Route::Cadvisor => cadvisor::metrics(&ctx).await,
         Route::Logs(place) => log(ctx, place, &query).await,
         Route::Exec(place) => stream(&ctx, Stream::Exec, &place, &query, request).await,
         Route::Attach(place) => stream(&ctx, Stream::Attach, &place, &query, request).await,
@@ -213,7 +215,7 @@ async fn answer(ctx: Arc<Context>, caller: &Caller, request: Request<Incoming>) 
 }
 
 async fn log(ctx: Arc<Context>, place: Place, query: &Query) -> Answer {
-    let Some(pod) = ctx.pods.get(&place.namespace, &place.pod) else {
+    let Some(pod) = ctx.pod(&place.namespace, &place.pod) else {
         return answer::text(StatusCode::NOT_FOUND, format!("pod {:?} does not exist\n", place.pod));
     };
     let spec = pod.spec.as_ref();
@@ -236,7 +238,7 @@ async fn log(ctx: Arc<Context>, place: Place, query: &Query) -> Answer {
 }
 
 async fn stream(ctx: &Context, stream: Stream, place: &Place, query: &Query, request: Request<Incoming>) -> Answer {
-    match ctx.pods.get(&place.namespace, &place.pod) {
+    match ctx.pod(&place.namespace, &place.pod) {
         Some(pod) => upgrade::pass(ctx, &pod, stream, place, query, request).await,
         None => answer::text(StatusCode::NOT_FOUND, "pod does not exist"),
     }

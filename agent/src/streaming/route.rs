@@ -24,8 +24,10 @@ pub enum Route {
     Configz,
     /// `/stats/summary`
     Stats,
-    /// `/metrics`
+    /// `/metrics`, `/metrics/resource`
     Metrics,
+    /// `/metrics/cadvisor`
+    Cadvisor,
     /// `/containerLogs/...`
     Logs(Place),
     /// `/exec/...`
@@ -55,6 +57,7 @@ impl Route {
             ["pods"] => Self::Pods,
             ["configz"] => Self::Configz,
             ["stats", "summary"] => Self::Stats,
+            ["metrics", "cadvisor"] => Self::Cadvisor,
             ["metrics", ..] => Self::Metrics,
             ["containerLogs", namespace, pod, container] => Self::Logs(place(namespace, pod, container)),
             ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
@@ -77,7 +80,7 @@ impl Route {
             Self::Pods => "pods",
             Self::Configz => "configz",
             Self::Stats => "stats",
-            Self::Metrics => "metrics",
+            Self::Metrics | Self::Cadvisor => "metrics",
             Self::Logs(_) | Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) => "proxy",
         }
     }

@@ -3,6 +3,7 @@
 //! - [`payload`]: which files a volume holds; pure.
 //! - [`atomic`]: puts files in place so that a reader sees all of the old or all of the new ones.
 //! - [`setup`]: makes a pod's volumes, refreshes them, takes them away.
+//! - [`claims`]: those that outlive the pod.
 //! - [`sources`]: follows what they are made of.
 //! - [`tokens`]: those of the pod's account, renewed while they are good.
 //! - [`ownership`]: whose the files are.
@@ -10,6 +11,7 @@
 //! - [`mounts`]: which of them a container gets, and where.
 
 pub mod atomic;
+pub mod claims;
 pub mod memory;
 pub mod mounts;
 pub mod ownership;
@@ -53,6 +55,9 @@ pub enum VolumeError {
         /// What it should be.
         wanted: &'static str,
     },
+    /// A claim is not what the pod can use.
+    #[error("{0}")]
+    Claim(String),
     /// A kind of volume that this node does not have.
     #[error("no volume plugin matched")]
     Unsupported,

@@ -27,10 +27,12 @@ pub fn of(
             let volume = volume.ok_or_else(|| VolumeError::Missing { kind: "volume", name: mount.name.clone() })?;
             let host_path = within(&path(volume), &sub_path(mount, env))?;
             let of_objects = volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some();
+            let only_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
+            let of_objects = of_objects || volume.downward_api.is_some();
             Ok(Mount {
                 container_path: mount.mount_path.clone(),
                 host_path: host_path.display().to_string(),
-                readonly: mount.read_only == Some(true) || of_objects || volume.downward_api.is_some(),
+                readonly: mount.read_only == Some(true) || of_objects || only_read,
                 propagation: match mount.mount_propagation.as_deref() {
                     Some("HostToContainer") => MountPropagation::PropagationHostToContainer.into(),
                     Some("Bidirectional") => MountPropagation::PropagationBidirectional.into(),

@@ -1,7 +1,7 @@
 //! Makes a pod's volumes, refreshes those that are made of objects, takes them away.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -12,14 +12,25 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ConfigMap, EmptyDirVolumeSource, HostPathVolumeSource, Secret, Volume, VolumeProjection,
 };
+use parking_lot::Mutex;
 use skiff_client::{Client, Kind};
 
 use super::{
-    VolumeError, atomic, memory, ownership,
+    VolumeError, atomic,
+    claims::{self, Claimed},
+    memory, ownership,
     payload::{self, DEFAULT_MODE, File, Payload, mode},
     tokens::Tokens,
 };
 use crate::{keep::transport::is_away, pods::fields::Fields, quantity};
+
+/// The folder of empty dirs, as the kubelet calls it.
+const EMPTY_DIR: &str = "empty-dir";
+
+/// Where an `emptyDir` of the pod with a folder is.
+pub fn empty_dir_path(pod_folder: &Path, volume: &str) -> PathBuf {
+    pod_folder.join("volumes").join(format!("kubernetes.io~{EMPTY_DIR}")).join(volume)
+}
 
 /// One pod's volumes on the node.
 #[derive(Debug)]
@@ -27,12 +38,14 @@ pub struct Volumes {
     folder: PathBuf,
     client: Client,
     tokens: Tokens,
+    /// By volume: those that are claims, once they were found.
+    claimed: Mutex<BTreeMap<String, Claimed>>,
 }
 
 impl Volumes {
     /// The volumes of the pod with this folder.
     pub fn new(pod_folder: &Path, client: Client) -> Self {
-        Self { folder: pod_folder.join("volumes"), client, tokens: Tokens::default() }
+        Self { folder: pod_folder.join("volumes"), client, tokens: Tokens::default(), claimed: Mutex::default() }
     }
 
     /// Where a volume is on the host.
@@ -40,8 +53,11 @@ impl Volumes {
         if let Some(host) = &volume.host_path {
             return PathBuf::from(&host.path);
         }
+        if let Some(claimed) = self.claimed.lock().get(&volume.name) {
+            return claimed.path.clone();
+        }
         let plugin = match volume {
-            Volume { empty_dir: Some(_), .. } => "empty-dir",
+            Volume { empty_dir: Some(_), .. } => EMPTY_DIR,
             Volume { config_map: Some(_), .. } => "configmap",
             Volume { secret: Some(_), .. } => "secret",
             Volume { downward_api: Some(_), .. } => "downward-api",
@@ -65,10 +81,19 @@ impl Volumes {
         let context = fields.desired.spec().security_context.as_ref();
         let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
         let (Some(context), Some(group), None) = (context, group, &volume.host_path) else { return Ok(()) };
+        let claimed = self.claimed.lock().get(&volume.name).cloned();
+        if claimed.as_ref().is_some_and(|claimed| !claimed.is_ours) {
+            return Ok(());
+        }
         let path = self.path(volume);
-        let read_only = volume.empty_dir.is_none();
+        let read_only = volume.empty_dir.is_none() && claimed.is_none();
         let lazy = context.fs_group_change_policy.as_deref() == Some("OnRootMismatch");
         ownership::give(&path, group, read_only, lazy).map_err(|source| VolumeError::Io { path, source })
+    }
+
+    /// The claims among the volumes that one pod alone may use.
+    pub fn exclusive(&self) -> Vec<String> {
+        self.claimed.lock().values().filter_map(|claimed| claimed.exclusive.clone()).collect()
     }
 
     /// When a token must be renewed.
@@ -78,7 +103,7 @@ impl Volumes {
 
     /// Takes everything away.
     pub fn tear_down(&self) -> Result<(), VolumeError> {
-        let empty = self.folder.join("kubernetes.io~empty-dir");
+        let empty = self.folder.join(format!("kubernetes.io~{EMPTY_DIR}"));
         memory::unmount_all(&empty).map_err(|source| VolumeError::Io { path: empty, source })?;
         match fs::remove_dir_all(&self.folder) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -95,6 +120,10 @@ impl Volumes {
         }
         if let Some(source) = &volume.empty_dir {
             return empty_dir(source, &path);
+        }
+        if let Some(claimed) = claims::set_up(&self.client, volume, fields).await? {
+            self.claimed.lock().insert(volume.name.clone(), claimed);
+            return Ok(());
         }
         let payload = match self.make(volume, fields, now).await {
             // What was put there while the server answered is better than nothing: a token may still be good.
@@ -235,7 +264,7 @@ fn empty_dir(source: &EmptyDirVolumeSource, path: &Path) -> Result<(), VolumeErr
     memory::mount(path, limit).map_err(|source| VolumeError::Io { path: path.to_owned(), source })
 }
 
-fn check_host_path(source: &HostPathVolumeSource) -> Result<(), VolumeError> {
+pub(super) fn check_host_path(source: &HostPathVolumeSource) -> Result<(), VolumeError> {
     let path = Path::new(&source.path);
     let found = fs::metadata(path).ok();
     let is = |test: fn(&fs::Metadata) -> bool| found.as_ref().is_some_and(test);

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     context::{Clock, Context},
     keep::{transport::Keeping, vault::Vault},
-    pods::manager,
+    pods::{manager, statics::Statics},
     runtime::{
         Cri,
         fake::{FakeCri, Fault},
@@ -152,6 +152,7 @@ impl Transport for OnePod {
 }
 
 pub(super) struct Node {
+    statics: watch::Sender<Statics>,
     pub(super) api: Arc<OnePod>,
     cri: Arc<FakeCri>,
     pub(super) dir: tempfile::TempDir,
@@ -171,6 +172,7 @@ fn start_in(dir: tempfile::TempDir, api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node
     let ctx = Arc::new(Context {
         clock: Arc::clone(&api.clock),
         conditions: watch::Sender::default(),
+        node_cores_nano: Default::default(),
         orders: broadcast::Sender::new(8),
         node_name: "n1".into(),
         host_ips: vec!["127.0.0.1".parse().unwrap()],
@@ -185,14 +187,16 @@ fn start_in(dir: tempfile::TempDir, api: Arc<OnePod>, cri: Arc<FakeCri>) -> Node
             network: crate::PodNetwork::AnyIp,
         }]),
         cgroups: crate::cgroups::Cgroups::at(&dir.path().join("cgroup")),
+        allowed_unsafe_sysctls: vec![],
         memory_bytes: 1 << 30,
         allocatable: Default::default(),
         pods: informers.of(),
         services: informers.of(),
         runtime_classes: informers.of(),
     });
-    let task = tokio::spawn(manager::run(ctx, cancel.clone()));
-    Node { api, cri, dir, cancel, task }
+    let statics = watch::Sender::new(Statics::new());
+    let task = tokio::spawn(manager::run(ctx, statics.subscribe(), cancel.clone()));
+    Node { statics, api, cri, dir, cancel, task }
 }
 
 pub(super) fn pod(policy: &str) -> Value {
@@ -298,6 +302,33 @@ async fn without_the_server_pods_are_kept_and_start_again_after_a_reboot() {
     until("gone", || rebooted.api.pod.lock().is_none()).await;
     assert!(rebooted.cri.is_empty());
     rebooted.cancel.cancel();
+}
+
+/// A file's pod starts though no server was ever seen; another version of it starts when the first has ended; without
+/// its file it ends.
+#[tokio::test]
+async fn static_pods_need_no_server() {
+    let api = OnePod::new(pod("Always"));
+    api.away.send_replace(true);
+    let node = start_on(api, FakeCri::new(None));
+    let of_file = |uid: &str| {
+        let mut pod = pod("Always");
+        pod["metadata"]["uid"] = uid.into();
+        Statics::from([(uid.to_owned(), Arc::new(serde_json::from_value(pod).unwrap()))])
+    };
+    node.statics.send_replace(of_file("one"));
+    until("started", || starts(&node.cri) == 1).await;
+    node.cri.exit("a", 2);
+    until("restarted", || starts(&node.cri) == 2).await;
+    node.statics.send_replace(of_file("two"));
+    until("replaced", || starts(&node.cri) == 3).await;
+    let calls = node.cri.calls();
+    let removed = calls.iter().position(|call| *call == "remove_pod_sandbox");
+    assert!(removed < calls.iter().rposition(|call| *call == "run_pod_sandbox"), "one after the other: {calls:?}");
+    node.statics.send_replace(Statics::new());
+    until("ended", || node.cri.is_empty()).await;
+    assert!(!node.dir.path().join("pods/two").exists());
+    node.cancel.cancel();
 }
 
 #[tokio::test]
