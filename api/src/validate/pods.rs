@@ -122,9 +122,14 @@ fn fixed_part(spec: &Value, now: &Value, is_gated: bool) -> Value {
 
 /// The template of a workload.
 pub(super) fn template(template: &Cursor<'_>, errors: &mut Errors) {
+    template_with(template, &[], errors);
+}
+
+/// The template of pods that have volumes besides those that it names: the claims of a StatefulSet.
+pub(super) fn template_with<'a>(template: &Cursor<'a>, claims: &[&'a str], errors: &mut Errors) {
     meta::labels(&template.down(&["metadata", "labels"]), errors);
     meta::annotations(&template.down(&["metadata", "annotations"]), errors);
-    pod_spec(&template.at("spec"), errors);
+    pod_spec_with(&template.at("spec"), claims, errors);
     let ephemeral = template.down(&["spec", "ephemeralContainers"]);
     if !ephemeral.is_empty() {
         errors.forbidden(&ephemeral, "ephemeral containers not allowed in pod template");
@@ -133,7 +138,12 @@ pub(super) fn template(template: &Cursor<'_>, errors: &mut Errors) {
 
 /// The spec of a pod.
 pub(super) fn pod_spec(spec: &Cursor<'_>, errors: &mut Errors) {
-    let volumes = volumes::of_pod(&spec.at("volumes"), errors);
+    pod_spec_with(spec, &[], errors);
+}
+
+fn pod_spec_with<'a>(spec: &Cursor<'a>, claims: &[&'a str], errors: &mut Errors) {
+    let mut volumes = volumes::of_pod(&spec.at("volumes"), errors);
+    volumes.extend(claims);
     containers::all(spec, &volumes, errors);
     if errors.require(&spec.at("restartPolicy"), "") {
         errors.one_of(&spec.at("restartPolicy"), &["Always", "OnFailure", "Never"]);

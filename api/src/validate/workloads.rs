@@ -59,7 +59,9 @@ pub(super) fn label_selector(selector: &Cursor<'_>, errors: &mut Errors) {
 /// The template of pods that are always started anew.
 fn running_template(spec: &Cursor<'_>, kind: &str, errors: &mut Errors) {
     let template = spec.at("template");
-    pods::template(&template, errors);
+    let claims = spec.at("volumeClaimTemplates").entries();
+    let claims: Vec<_> = claims.iter().map(|claim| claim.down(&["metadata", "name"]).text()).collect();
+    pods::template_with(&template, &claims, errors);
     let policy = template.down(&["spec", "restartPolicy"]);
     if policy.text() != "Always" && !errors.has(&policy.path) {
         errors.add(FieldError::not_supported(policy.path.as_str(), policy.json(), &["Always"]));
