@@ -65,30 +65,22 @@ fn told(step: &Step) -> String {
 
 #[test]
 fn what_a_request_needs_next() {
-    let node = || csr("system:node:n", "system:nodes", "");
-    let serving = || csr("system:node:n", "system:nodes", "host");
+    let of = |name: &str, host: &str| csr(&format!("system:node:{name}"), "system:nodes", host);
+    let (node, serving) = (|| of("n", ""), || of("n", "host"));
     let (client, server) =
         (["digital signature", "client auth"], ["digital signature", "key encipherment", "server auth"]);
     let (none, approved) = (json!([]), said("Approved"));
     let cases: &[(&str, CertificateSigningRequest, &str)] = &[
         ("a kubelet asks for itself", request(KUBELET, node(), &client, none.clone()), "selfnodeclient,nodeclient"),
-        (
-            "somebody asks for a kubelet",
-            request(KUBELET, csr("system:node:m", "system:nodes", ""), &client, none.clone()),
-            "nodeclient",
-        ),
+        ("somebody asks for a kubelet", request(KUBELET, of("m", ""), &client, none.clone()), "nodeclient"),
         ("no node", request(KUBELET, csr("me", "system:nodes", ""), &client, none.clone()), "wait"),
         (
             "a serving certificate of another name is for people to approve",
             request(SERVING, serving(), &server, none.clone()),
             "wait",
         ),
-        (
-            "of its own name",
-            request(SERVING, csr("system:node:n", "system:nodes", "n"), &server, none.clone()),
-            "serve []",
-        ),
-        ("of another node", request(SERVING, csr("system:node:m", "system:nodes", "m"), &server, none.clone()), "wait"),
+        ("of its own name", request(SERVING, of("n", "n"), &server, none.clone()), "serve []"),
+        ("of another node", request(SERVING, of("m", "m"), &server, none.clone()), "wait"),
         ("who joins claims the name", joining(node(), none), "nodeclient,n to 64"),
         ("approved", request(KUBELET, node(), &client, approved.clone()), "Client 8760h"),
         (
