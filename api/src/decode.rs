@@ -4,7 +4,7 @@
 //! same as absent, amounts and times take their canonical form, empty lists and maps that are not required vanish,
 //! and fields that Go always prints are there. Custom resources keep their values; unknown fields are pruned.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     kinds::GroupVersionKind,
@@ -16,8 +16,11 @@ use crate::{
 
 mod parse;
 mod shape;
+mod syntax;
 
+pub(crate) use parse::json;
 pub use parse::{Parsed, parse};
+pub(crate) use shape::json_word;
 pub use shape::{Shaped, shape_custom, shape_typed};
 
 /// How many findings are told of one body; Kubernetes stops there too.
@@ -25,6 +28,9 @@ pub const MAX_FINDINGS: usize = 100;
 
 /// How much of a body is quoted in the error that says it is no object.
 const SUMMARY_BYTES: usize = 30;
+
+/// The fields of the Go struct that says of what kind a body is.
+const KIND_FIELDS: &str = r#"APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"""#;
 
 /// What to do with unknown and duplicate fields, `fieldValidation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,9 +93,30 @@ pub fn decode(
     form: Form<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    let parsed = parse(body, content_type == ContentType::Yaml || content_type == ContentType::ApplyPatch)
-        .map_err(|why| unrecognized(expected, &format!("couldn't get version/kind; json parse error: {why}"), body))?;
+    let unrecognized =
+        |why: &str| unrecognized(expected, &format!("couldn't get version/kind; json parse error: {why}"), body);
+    let is_yaml = content_type == ContentType::Yaml || content_type == ContentType::ApplyPatch;
+    let mut parsed = parse(body, is_yaml).map_err(|why| unrecognized(&why))?;
+    if parsed.value.is_null() {
+        parsed.value = Value::Object(Map::new());
+    }
+    if let Some(why) = no_kind(&parsed.value) {
+        return Err(unrecognized(&why));
+    }
     decode_value(parsed, expected, form, validation)
+}
+
+/// Why Go's decoder finds no `apiVersion` and `kind` in a value, if it does not.
+fn no_kind(value: &Value) -> Option<String> {
+    let Value::Object(map) = value else {
+        let word = json_word(value);
+        return Some(format!("json: cannot unmarshal {word} into Go value of type struct {{ {KIND_FIELDS} }}"));
+    };
+    let is_odd = |(name, value): &(&String, &Value)| {
+        matches!(name.as_str(), "apiVersion" | "kind") && !value.is_string() && !value.is_null()
+    };
+    let (name, value) = map.iter().find(is_odd)?;
+    Some(format!("json: cannot unmarshal {} into Go struct field .{name} of type string", json_word(value)))
 }
 
 /// Decodes what has been parsed, or what a patch has made.
@@ -99,15 +126,6 @@ pub fn decode_value(
     form: Form<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    if !parsed.value.is_object() {
-        let text = parsed.value.to_string();
-        let why = format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ \
-             APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-            shape::json_word(&parsed.value)
-        );
-        return Err(unrecognized(expected, &why, text.as_bytes()));
-    }
     check_kind(&parsed.value, expected)?;
     let (object, findings) = into_kind(parsed, expected, form).map_err(|why| cannot_be_handled(expected, &why))?;
     let warnings = match validation {

@@ -124,13 +124,13 @@ proptest! {
         let (object, other) = (Object(map), damaged(&whole, &wounds));
         let text = other.to_string();
         for form in [ContentType::MergePatch, ContentType::StrategicMergePatch] {
-            if let Ok(once) = patch::apply(form, &def.gvk, &object, text.as_bytes()) {
-                drop(patch::apply(form, &def.gvk, &once, text.as_bytes()));
+            if let Ok(once) = patch::apply(form, &def.gvk, &object, text.as_bytes(), FieldValidation::Warn) {
+                drop(patch::apply(form, &def.gvk, &once, text.as_bytes(), FieldValidation::Ignore));
             }
         }
         for op in ["add", "remove", "replace", "move", "copy", "test", "guess"] {
             let operations = json!([{"op": op, "path": path, "from": "/spec", "value": other}]);
-            drop(patch::apply(ContentType::JsonPatch, &def.gvk, &object, operations.to_string().as_bytes()));
+            drop(patch::apply(ContentType::JsonPatch, &def.gvk, &object, operations.to_string().as_bytes(), FieldValidation::Warn));
         }
         let now = jiff::Timestamp::UNIX_EPOCH;
         let operation = Operation { schema, manager: "m", subresource: "", has_status: true, now };

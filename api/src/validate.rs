@@ -14,6 +14,7 @@ mod core;
 mod cursor;
 mod definitions;
 mod devices;
+mod diff;
 mod environment;
 mod flow;
 mod generic;

@@ -10,6 +10,8 @@
 mod conflict;
 mod element;
 mod last_applied;
+#[cfg(test)]
+mod laws;
 mod managers;
 mod set;
 #[cfg(test)]

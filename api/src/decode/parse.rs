@@ -1,11 +1,11 @@
 //! JSON and YAML text to values, with the duplicate fields that a map of values cannot show.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::MAX_FINDINGS;
+use super::{MAX_FINDINGS, syntax};
 
 /// How deep a body may nest.
 pub(super) const MAX_DEPTH: usize = 100;
@@ -25,35 +25,87 @@ impl From<Value> for Parsed {
     }
 }
 
-/// Parses a body. The error is the parser's sentence.
+/// Parses a body. The error is the sentence of Go's parser.
 pub fn parse(body: &[u8], is_yaml: bool) -> Result<Parsed, String> {
-    let text = std::str::from_utf8(body).map_err(|_| "invalid UTF-8 in the body".to_owned())?;
+    if !is_yaml {
+        return json(body);
+    }
+    // JSON is YAML, and quicker to read as what it is.
+    let looks_like_json = body.trim_ascii_start().first() == Some(&b'{');
+    let parsed = if looks_like_json { json(body).ok() } else { None };
+    parsed.map_or_else(|| yaml(body), Ok)
+}
+
+/// Parses JSON. The error is the sentence of Go's parser.
+pub(crate) fn json(body: &[u8]) -> Result<Parsed, String> {
+    let text = readable(body);
+    json_text(&text).or_else(|why| match syntax::error(body) {
+        Some(words) => Err(words),
+        // What Go takes all the same: half of a surrogate pair.
+        None => json_text(&whole_surrogates(&text)).map_err(|_| why),
+    })
+}
+
+fn json_text(text: &str) -> Result<Parsed, String> {
     let mut found = Found::default();
-    let looks_like_json = text.trim_start().starts_with('{');
-    let value = if is_yaml && !looks_like_json {
-        let deserializer = serde_yaml_ng::Deserializer::from_str(text);
-        Node { found: &mut found, depth: 0 }.deserialize(deserializer).map_err(|error| go_yaml_words(&error))?
-    } else {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let value = Node { found: &mut found, depth: 0 }.deserialize(&mut deserializer);
-        value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| go_words(text, &error))?
-    };
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = Node { found: &mut found, depth: 0 }.deserialize(&mut deserializer);
+    let value = value.and_then(|value| deserializer.end().map(|()| value));
+    let value = value.map_err(|error| error.to_string().split(" at line ").next().unwrap_or_default().to_owned())?;
     Ok(Parsed { value, duplicates: found.duplicates })
 }
 
-/// The sentence of Go's parser, where serde's has an equal.
-fn go_words(text: &str, error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        return "unexpected end of JSON input".to_owned();
+fn yaml(body: &[u8]) -> Result<Parsed, String> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let leads = body.get(error.valid_up_to()).is_some_and(|byte| (0xc0..0xf8).contains(byte));
+        let what = match (error.error_len(), leads) {
+            (None, _) => "incomplete UTF-8 octet sequence",
+            (_, true) => "invalid trailing UTF-8 octet",
+            (_, false) => "invalid leading UTF-8 octet",
+        };
+        format!("error converting YAML to JSON: yaml: {what}")
+    })?;
+    let mut found = Found::default();
+    let deserializer = serde_yaml_ng::Deserializer::from_str(text);
+    let value =
+        Node { found: &mut found, depth: 0 }.deserialize(deserializer).map_err(|error| go_yaml_words(&error))?;
+    Ok(Parsed { value, duplicates: found.duplicates })
+}
+
+/// A body as text: as in Go, a byte that is no UTF-8 becomes the replacement character.
+fn readable(body: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(body) {
+        return Cow::Borrowed(text);
     }
-    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
-    let at = line.as_bytes().get(error.column().saturating_sub(1)).map(|byte| char::from(*byte));
-    match at {
-        Some(character) if error.line() == 1 && error.column() <= 1 => {
-            format!("invalid character '{character}' looking for beginning of value")
-        }
-        _ => error.to_string(),
+    let mut text = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
     }
+    Cow::Owned(text)
+}
+
+/// JSON in which an escape that is half of a surrogate pair is that of the replacement character.
+fn whole_surrogates(text: &str) -> String {
+    let unit = |at: usize| {
+        let digits = text.get(at..).filter(|rest| rest.starts_with("\\u"))?.get(2..6)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut whole = String::with_capacity(text.len());
+    let mut rest = 0;
+    while let Some(at) = text[rest..].find('\\').map(|found| rest + found) {
+        whole.push_str(&text[rest..at]);
+        let (length, is_half) = match (unit(at), unit(at + 6)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => (12, false),
+            (Some(0xd800..0xe000), _) => (6, true),
+            (Some(_), _) => (6, false),
+            (None, _) => (2, false),
+        };
+        rest = at + length;
+        whole.push_str(if is_half { "\\ufffd" } else { text.get(at..rest).unwrap_or_default() });
+    }
+    whole.push_str(&text[rest..]);
+    whole
 }
 
 /// The sentence of Go's YAML parser, which counts lines from 0 and does not tell of the first.

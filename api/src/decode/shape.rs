@@ -37,7 +37,7 @@ pub fn shape_custom(value: Value, schema: SchemaRef<'_>) -> Result<Shaped, Strin
 }
 
 /// The word of Go's decoder for the type of a JSON value.
-pub(super) fn json_word(value: &Value) -> &'static str {
+pub(crate) fn json_word(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -80,8 +80,27 @@ fn bodies_that_are_no_objects_are_refused() {
     );
     assert!(error(&pod, &"[".repeat(100_000)).contains("must be of type Pod"));
     assert!(error(&pod, &"{\"a\":".repeat(100_000)).contains("must be of type Pod"));
-    let bad = decode(&[b'{', 0xff], ContentType::Json, &pod, Form::builtin(&pod).unwrap(), FieldValidation::Warn);
-    assert!(bad.unwrap_err().message.contains("invalid UTF-8"));
+    assert!(error(&pod, r#"{"kind":1}"#).contains("cannot unmarshal number into Go struct field .kind of type string"));
+}
+
+#[test]
+fn what_is_no_text_is_replaced_as_go_does() {
+    let gvk = GroupVersionKind::new("", "v1", "ConfigMap");
+    let read = |body: &[u8], content_type| {
+        decode(body, content_type, &gvk, Form::builtin(&gvk).unwrap(), FieldValidation::Warn)
+            .map(|decoded| decoded.object.at(&["data"]).cloned().unwrap_or_default())
+            .map_err(|error| error.message)
+    };
+    let body = b"{\"data\":{\"a\":\"x\xff\xe2\x82y\",\"b\":\"\\ud800 \\udbff\\ude00 \\udfff\\u0041\\\\ud800\"}}";
+    let expected = json!({"a": "x\u{fffd}\u{fffd}\u{fffd}y", "b": "\u{fffd} \u{10fe00} \u{fffd}A\\ud800"});
+    assert_eq!(read(body, ContentType::Json), Ok(expected));
+    let why = read(b"{\"data\":\xff}", ContentType::Json).unwrap_err();
+    assert!(why.contains("json parse error: invalid character '\u{ff}' looking for beginning of value"), "{why}");
+    for (body, what) in [(&b"a: \xff"[..], "leading"), (b"a: \xc3(", "trailing")] {
+        let why = read(body, ContentType::Yaml).unwrap_err();
+        assert!(why.contains(&format!("converting YAML to JSON: yaml: invalid {what} UTF-8 octet")), "{why}");
+    }
+    assert_eq!(read(b"{data: {a: b}}", ContentType::Yaml), Ok(json!({"a": "b"})));
 }
 
 #[test]

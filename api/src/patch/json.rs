@@ -3,8 +3,9 @@
 use json_patch::{PatchOperation, jsonptr::Pointer};
 use serde_json::{Map, Value};
 
-use super::unprocessable;
+use super::{unmarshal, unprocessable};
 use crate::{
+    decode,
     object::Object,
     status::{ApiError, Reason},
 };
@@ -18,32 +19,36 @@ const MAX_DEPTH: usize = 120;
 /// How many values may be looked at to hold the depth.
 const MAX_VISITED: usize = 4_000_000;
 
-pub(super) fn apply(original: &Object, patch: &[u8]) -> Result<Object, ApiError> {
-    let operations = parse(patch)?;
+pub(super) fn apply(original: &Object, patch: &[u8], is_looked_at: bool) -> Result<Object, ApiError> {
+    let operations = parse(patch, is_looked_at)?;
     let mut document = Value::Object(original.0.clone());
     let mut budget = Budget { copied_bytes: 0, visited: 0 };
     for operation in operations {
-        let operation: PatchOperation =
-            serde_json::from_value(operation.into()).map_err(|error| unprocessable(error.to_string()))?;
+        let operation: PatchOperation = serde_json::from_value(operation.into()).map_err(|_| unprocessable())?;
         if is_test_for_absence(&operation, &document) {
             continue;
         }
         budget.check(&operation, &document)?;
-        json_patch::patch_unsafe(&mut document, std::slice::from_ref(&operation))
-            .map_err(|error| unprocessable(format!("{} at path {:?}", error.kind, error.path.to_string())))?;
+        json_patch::patch_unsafe(&mut document, std::slice::from_ref(&operation)).map_err(|_| unprocessable())?;
     }
     match document {
         Value::Object(map) => Ok(Object(map)),
-        _ => Err(unprocessable("the patch leaves no object")),
+        _ => Err(unprocessable()),
     }
 }
 
-fn parse(patch: &[u8]) -> Result<Vec<Map<String, Value>>, ApiError> {
-    let value: Value = serde_json::from_slice(patch).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let Value::Array(list) = value else {
-        let kind = if value.is_object() { "object" } else { "value" };
-        let message = format!("json: cannot unmarshal {kind} into Go value of type jsonpatch.Patch");
-        return Err(ApiError::bad_request(message));
+/// The operations of a patch. Where its fields are looked at, it is first decoded into a type of its own, which has
+/// other names in the words of what is wrong.
+fn parse(patch: &[u8], is_looked_at: bool) -> Result<Vec<Map<String, Value>>, ApiError> {
+    let (prefix, list_type, type_name) = match is_looked_at {
+        true => ("error decoding patch: ", "[]handlers.jsonPatchOp", "handlers.jsonPatchOp"),
+        false => ("", "jsonpatch.Patch", "jsonpatch.Operation"),
+    };
+    let refuse = |why: String| ApiError::bad_request(format!("{prefix}{why}"));
+    let list = match decode::json(patch).map_err(refuse)?.value {
+        Value::Array(list) => list,
+        Value::Null => Vec::new(),
+        other => return Err(refuse(unmarshal(&other, &format!("value of type {list_type}")))),
     };
     if list.len() > MAX_OPERATIONS {
         let count = list.len();
@@ -51,10 +56,23 @@ fn parse(patch: &[u8]) -> Result<Vec<Map<String, Value>>, ApiError> {
         return Err(ApiError::new(Reason::RequestEntityTooLarge, message));
     }
     let operation = |value| match value {
-        Value::Object(map) => Ok(map),
-        _ => Err(ApiError::bad_request("json: cannot unmarshal value into Go value of type jsonpatch.Operation")),
+        Value::Object(map) => match odd_field(&map).filter(|_| is_looked_at) {
+            Some((name, value)) => {
+                Err(refuse(unmarshal(value, &format!("struct field jsonPatchOp.{name} of type string"))))
+            }
+            None => Ok(map),
+        },
+        other => Err(refuse(unmarshal(&other, &format!("value of type {type_name}")))),
     };
     list.into_iter().map(operation).collect()
+}
+
+/// A field of an operation that should be a text and is none.
+fn odd_field(operation: &Map<String, Value>) -> Option<(&String, &Value)> {
+    let is_odd = |(name, value): &(&String, &Value)| {
+        matches!(name.as_str(), "op" | "path" | "from") && !value.is_string() && !value.is_null()
+    };
+    operation.iter().find(is_odd)
 }
 
 /// A test for null passes where the field is absent from an object that is there.
@@ -93,10 +111,7 @@ impl Budget {
         if self.copied_bytes <= MAX_COPIED_BYTES {
             return Ok(());
         }
-        let size = self.copied_bytes;
-        Err(unprocessable(format!(
-            "Unable to complete the copy, the accumulated size increase of copy is {size}, exceeding the limit {MAX_COPIED_BYTES}"
-        )))
+        Err(unprocessable())
     }
 
     fn check_depth(&mut self, path: &Pointer, value: &Value) -> Result<(), ApiError> {
@@ -105,7 +120,7 @@ impl Budget {
             return Err(ApiError::new(Reason::RequestEntityTooLarge, "the patch moves too much"));
         }
         if depth > MAX_DEPTH {
-            return Err(unprocessable(format!("the result is nested deeper than {MAX_DEPTH}")));
+            return Err(unprocessable());
         }
         Ok(())
     }

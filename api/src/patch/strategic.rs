@@ -51,7 +51,7 @@ pub fn strategic(
     schema: SchemaRef<'_>,
 ) -> Result<Map<String, Value>, ApiError> {
     merge_map(original, patch, Some(schema)).map_err(|fault| match fault {
-        Fault::ListOfLists => unprocessable(fault.to_string()),
+        Fault::ListOfLists => unprocessable(),
         fault => ApiError::bad_request(fault.to_string()),
     })
 }

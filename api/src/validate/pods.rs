@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::{
     affinity, containers,
     cursor::{Cursor, Errors},
-    meta, security, volumes,
+    diff, meta, security, volumes,
 };
-use crate::{names, status::FieldError};
+use crate::{kinds::GroupVersionKind, names, schema::Schemas, status::FieldError};
 
 /// What stands in the refusal of a changed pod spec.
 const IMMUTABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
@@ -55,8 +55,12 @@ fn unchanged(now: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
     }
     let gated = !old.at("schedulingGates").is_empty();
     gates(&now.at("schedulingGates"), &old.at("schedulingGates"), errors);
-    if fixed_part(&now.json(), &now.json(), gated) != fixed_part(&old.json(), &now.json(), gated) {
-        errors.forbidden(now, IMMUTABLE);
+    let [before, after] = [old, now].map(|spec| fixed_part(&spec.json(), &now.json(), gated));
+    if before != after {
+        let pod = Schemas::builtin().of_kind(&GroupVersionKind::new("", "v1", "Pod"));
+        let spec = pod.and_then(|pod| pod.property("spec"));
+        let changes = spec.map(|spec| diff::of(&before, &after, spec)).unwrap_or_default();
+        errors.forbidden(now, &format!("{IMMUTABLE}\n{changes}"));
     }
 }
 

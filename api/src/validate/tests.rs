@@ -165,7 +165,73 @@ fn a_pods_spec_is_fixed() {
         with("i:1", "n"),
         with("i:1", "m"),
         &expect![[r#"
+            spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
+              core.PodSpec{
+              	... // 17 identical fields
+            - 	NodeName: "n",
+            + 	NodeName: "m",
+              	... // 24 identical fields
+              }
+
+        "#]],
+    );
+}
+
+#[test]
+fn the_refusal_of_a_pods_update_says_what_changed() {
+    let container = |value: &str| json!({"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": value}]});
+    let with = |value: &str, more: Value| {
+        let mut pod = pod(json!({"containers": [container(value)], "nodeSelector": {"a": "1", "b": value}}));
+        pod["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        pod
+    };
+    let old = with("1", json!({"hostNetwork": true, "dnsPolicy": "Default"}));
+    let new = with("2", json!({"priority": 7, "dnsPolicy": "None", "imagePullSecrets": [{"name": "s"}]}));
+    check_update(
+        "v1",
+        "Pod",
+        old,
+        new,
+        &expect![[r#"
         spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
+          core.PodSpec{
+          	... // 3 identical fields
+          	Containers: []core.Container{
+          		{
+          			... // 2 identical fields
+          			Env: []core.EnvVar{
+          				... // 1 identical elements
+          				{
+          					... // 1 identical fields
+        - 					Value: "1",
+        + 					Value: "2",
+          					... // 1 identical fields
+          				},
+          			},
+          			... // 22 identical fields
+          		},
+          	},
+          	... // 1 identical fields
+        - 	DnsPolicy: "Default",
+        + 	DnsPolicy: "None",
+          	... // 4 identical fields
+        - 	HostNetwork: true,
+        + 	HostNetwork: nil,
+          	... // 4 identical fields
+        - 	ImagePullSecrets: nil,
+        + 	ImagePullSecrets: {{Name: "s"}},
+          	... // 2 identical fields
+          	NodeSelector: map[string]string{
+          		... // 1 identical entries
+        - 		"b": "1",
+        + 		"b": "2",
+          	},
+          	... // 3 identical fields
+        - 	Priority: nil,
+        + 	Priority: 7,
+          	... // 19 identical fields
+          }
+
     "#]],
     );
 }

@@ -79,8 +79,8 @@ pub const WATCH_OFFER: Offer<'static> =
 /// What documents are answered in.
 pub const PLAIN_OFFER: Offer<'static> =
     Offer { encodings: &[Encoding::Json, Encoding::Yaml], shapes: false, whole_protobuf: false };
-/// What errors are answered in.
-pub const ERROR_OFFER: Offer<'static> =
+/// What errors and discovery are answered in.
+pub const META_OFFER: Offer<'static> =
     Offer { encodings: &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf], shapes: false, whole_protobuf: true };
 
 impl Offer<'_> {

@@ -13,7 +13,7 @@ use super::{
     Front,
     body::Body,
     catalog::{Document, DocumentForm},
-    negotiate::{Form, PLAIN_OFFER, clauses, negotiate, takes_gzip},
+    negotiate::{Form, META_OFFER, Offer, PLAIN_OFFER, clauses, negotiate, takes_gzip},
     respond::{Reply, compressed, json_in_form, reply, text},
 };
 use crate::{
@@ -41,7 +41,7 @@ pub async fn answer(front: &Front, user: &UserInfo, parts: &Parts, path: &str) -
     }
     match path {
         "/" => return index(front, parts),
-        "/version" | "/version/" => return json_answer(front.version.to_json().to_string().into(), parts),
+        "/version" | "/version/" => return plain_answer(front.version.to_json().to_string().into(), parts),
         "/metrics" => return Ok(metrics(front, &parts.headers)),
         _ => {}
     }
@@ -51,8 +51,12 @@ pub async fn answer(front: &Front, user: &UserInfo, parts: &Parts, path: &str) -
     documents(front, parts, path).ok_or_else(ApiError::no_such_path)?
 }
 
-fn json_answer(body: Bytes, parts: &Parts) -> Result<Reply, ApiError> {
-    json_in_form(200, body, negotiate(&parts.headers, parts.uri.query(), PLAIN_OFFER)?)
+fn plain_answer(body: Bytes, parts: &Parts) -> Result<Reply, ApiError> {
+    offered(body, PLAIN_OFFER, parts)
+}
+
+fn offered(body: Bytes, offer: Offer<'_>, parts: &Parts) -> Result<Reply, ApiError> {
+    json_in_form(200, body, negotiate(&parts.headers, parts.uri.query(), offer)?)
 }
 
 /// A document on the tokens that are issued here: the same for all, and for long.
@@ -79,7 +83,7 @@ fn index(front: &Front, parts: &Parts) -> Result<Reply, ApiError> {
     paths.extend(group_paths(front));
     paths.sort();
     paths.dedup();
-    json_answer(json!({"paths": paths}).to_string().into(), parts)
+    plain_answer(json!({"paths": paths}).to_string().into(), parts)
 }
 
 /// `/apis/GROUP` and `/apis/GROUP/VERSION` of every group, as discovery tells.
@@ -106,7 +110,7 @@ fn documents(front: &Front, parts: &Parts, path: &str) -> Option<Result<Reply, A
             return Some(Ok(tagged(&document, AGGREGATED, parts)));
         }
         let document = front.catalog.document(trimmed, DocumentForm::Plain)?;
-        let mut reply = json_answer(document.body, parts);
+        let mut reply = offered(document.body, META_OFFER, parts);
         if let Ok(reply) = &mut reply {
             reply.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
         }
@@ -120,7 +124,7 @@ fn documents(front: &Front, parts: &Parts, path: &str) -> Option<Result<Reply, A
     match trimmed.strip_prefix("/openapi/") {
         Some("v2" | "v3") => Some(Ok(tagged(&document, "application/json", parts))),
         Some(_) => Some(Ok(hashed(&document, parts))),
-        None => Some(json_answer(document.body, parts)),
+        None => Some(offered(document.body, META_OFFER, parts)),
     }
 }
 

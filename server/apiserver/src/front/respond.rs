@@ -11,7 +11,7 @@ use skiff_api::{
 use super::{
     body::Body,
     limits::{GZIP_ABOVE_BYTES, MAX_WARNINGS_BYTES},
-    negotiate::{ERROR_OFFER, Encoding, Form, negotiate},
+    negotiate::{Encoding, Form, META_OFFER, negotiate},
 };
 
 /// An HTTP answer.
@@ -84,7 +84,7 @@ fn indented(json: &[u8]) -> Result<Bytes, ApiError> {
 
 /// An error as the `Status` that its client can read.
 pub fn error(error: &ApiError, headers: &HeaderMap, query: Option<&str>) -> Reply {
-    let form = negotiate(headers, query, ERROR_OFFER).unwrap_or_default();
+    let form = negotiate(headers, query, META_OFFER).unwrap_or_default();
     let status = error.to_status();
     let json = Bytes::from(status.to_string());
     let mut reply = json_in_form(error.code, json.clone(), form)

@@ -80,7 +80,7 @@ pub(super) fn patched_as(call: &Call<'_>, old: &Object, gvk: &GroupVersionKind) 
     if request.content_type == ContentType::ApplyPatch {
         return applied(call, Some(old), gvk);
     }
-    let patched = patch::apply(request.content_type, gvk, old, &request.body)?;
+    let patched = patch::apply(request.content_type, gvk, old, &request.body, field_validation(request)?)?;
     patches::checked(call, patched, gvk)
 }
 

@@ -20,6 +20,7 @@
 mod kubectl;
 mod script;
 mod server;
+mod storm;
 
 use std::path::Path;
 
@@ -67,6 +68,8 @@ cases!(
     apply_conflicts,
     apply_upgrades_client_side_apply,
     apply_what_is_refused,
+    binding,
+    bodies_that_are_none,
     certificate_approval,
     custom_resource_definitions,
     delete_collection,
@@ -77,16 +80,22 @@ cases!(
     field_validation,
     field_validation_of_patches,
     finalize_and_status,
+    forms_of_answers,
     generate_name,
     list_in_pages,
+    metadata_rules,
+    one_object_of_two_versions,
     openapi,
     patch_forms,
+    patches_that_are_none,
     pod_resize,
     pod_spec_is_fixed,
     preconditions,
     protobuf,
+    queries_that_conflict,
     resource_versions,
     scale,
+    services,
     tables,
     validation_of_admission,
     validation_of_pods,

@@ -105,8 +105,8 @@ impl Server {
         Self { address, ca_pem: ca.pem(), ca: ca.der().clone(), _ends: cancel.drop_guard() }
     }
 
-    /// Sends a request over a connection of its own, and reads the whole answer.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    /// A connection.
+    pub(crate) async fn connect(&self) -> conn::http1::SendRequest<Full<Bytes>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -118,8 +118,14 @@ impl Server {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::IpAddress(self.address.ip().into());
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        let (mut sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
+        sender
+    }
+
+    /// Sends a request over a connection of its own, and reads the whole answer.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<Bytes> {
+        let mut sender = self.connect().await;
         let answering = async {
             let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
             Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
