@@ -1,5 +1,14 @@
 //! Requests that are slow, large or many: others are served meanwhile.
 
+use futures::future::join_all;
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::{
+    body::{Bytes, Incoming},
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use skiff_apiserver::front::limits::{MAX_STREAMS, MAX_WATCHES_OF_USER};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::site::{DEADLINE, Site, split};
@@ -64,4 +73,58 @@ async fn a_flood_of_watches_leaves_room_for_others() {
         site.make("/api/v1/namespaces/one/configmaps", map).await;
     }
     site.still_serves().await;
+}
+
+/// A connection that carries many streams.
+async fn http2(site: &Site) -> SendRequest<Empty<Bytes>> {
+    let stream = TokioIo::new(site.connect_for(None, b"h2").await);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// Begins a watch.
+async fn watch(sender: &mut SendRequest<Empty<Bytes>>, token: &str) -> Response<Incoming> {
+    let request = Request::get("https://localhost/api/v1/namespaces/one/configmaps?watch=1")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Empty::new());
+    sender.send_request(request.unwrap()).await.unwrap()
+}
+
+/// One user has as many watches as one may have, on as few connections as carry them: further ones are refused, others
+/// are served, and what is given up may be had again.
+#[tokio::test]
+async fn a_users_watches_end_at_the_limit_and_leave_room_for_others() {
+    let site = Site::start().await;
+    let flooder = site.token("one").await;
+    let binding = serde_json::json!({"metadata": {"name": "jane"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "jane"}]});
+    site.make("/apis/rbac.authorization.k8s.io/v1/namespaces/one/rolebindings", binding).await;
+    let streams = usize::try_from(MAX_STREAMS).unwrap();
+    let floods = (0..MAX_WATCHES_OF_USER / streams).map(|_| async {
+        let mut sender = http2(&site).await;
+        let mut held = Vec::new();
+        for _ in 0..streams {
+            let answer = watch(&mut sender, &flooder).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            held.push(answer);
+        }
+        (sender, held)
+    });
+    let flood = join_all(floods).await;
+
+    let mut last = http2(&site).await;
+    assert_eq!(watch(&mut last, &flooder).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    // What is limited are watches: it may still read, and others may do all.
+    site.still_serves().await;
+    let watched = "GET /api/v1/namespaces/one/configmaps?watch=1&timeoutSeconds=1";
+    assert_eq!(site.ask(Some(site.certificate("jane", &[])), watched, "", "").await.0, 200);
+
+    drop(flood);
+    let again = tokio::time::timeout(DEADLINE, async {
+        while watch(&mut last, &flooder).await.status() != StatusCode::OK {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    });
+    again.await.expect("what was given up may be had again");
 }

@@ -181,8 +181,13 @@ impl Site {
         issue(&self.ca, name, groups, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// A TLS connection.
+    /// A TLS connection that speaks HTTP/1.1.
     pub(crate) async fn connect(&self, identity: Option<Material>) -> TlsStream<TcpStream> {
+        self.connect_for(identity, b"http/1.1").await
+    }
+
+    /// A TLS connection that speaks a protocol.
+    pub(crate) async fn connect_for(&self, identity: Option<Material>, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.as_ref().der().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -193,7 +198,7 @@ impl Site {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::IpAddress(self.address.ip().into());
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
