@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Builds one example: module, then component.
 fn build(folder: &Path, name: &str, out: &Path) -> Result<()> {
     let is_command = folder.join("src/main.rs").exists();
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::project_root().join("target"), PathBuf::from);
+    let target = crate::target_dir();
     let target = target.join("guests");
     let mut flags = format!(
         "-C linker={} -C linker-flavor=gcc -C link-self-contained=no",
