@@ -201,7 +201,9 @@ async fn start_wasm(data_dir: &Path, cancel: CancellationToken) -> Result<Runtim
     let program = std::env::current_exe().context("finding this program")?;
     let socket = socket(data_dir);
     let args = ["wasm-runtime".into(), "--socket".into(), socket.clone().into(), "--root".into(), root.into()];
-    let args = args.into_iter().chain(["--exit-on-stdin-close".into()]).collect();
+    let registries = data_dir.join("registries.yaml");
+    let args = args.into_iter().chain(["--registries".into(), registries.into(), "--exit-on-stdin-close".into()]);
+    let args = args.collect();
     let process = ProcessConfig { program, args, env: vec![], log: None, socket, pid_file: None, renew: false };
     RuntimeProcess::start(process, cancel).await.context("starting the Wasm runtime")
 }

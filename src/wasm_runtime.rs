@@ -14,6 +14,9 @@ pub(crate) struct Args {
     /// The runtime's folder.
     #[arg(long)]
     root: PathBuf,
+    /// Where images are really pulled from, as k3s's registries.yaml.
+    #[arg(long)]
+    registries: Option<PathBuf>,
     /// End when standard input closes.
     #[arg(long)]
     exit_on_stdin_close: bool,
@@ -21,8 +24,8 @@ pub(crate) struct Args {
 
 /// Serves CRI until it is told to end.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let config =
-        skiff_wasm::Config { socket: args.socket, root: args.root, exit_on_stdin_close: args.exit_on_stdin_close };
+    let Args { socket, root, registries, exit_on_stdin_close } = args;
+    let config = skiff_wasm::Config { socket, root, registries, exit_on_stdin_close };
     crate::cluster::runtime()?.block_on(async {
         let cancel = CancellationToken::new();
         crate::cluster::cancel_on_signals(&cancel)?;

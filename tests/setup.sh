@@ -9,7 +9,7 @@ packages=(
   ca-certificates curl gcc libprotobuf-dev openssl protobuf-compiler python3 python3-pip
   rustc-web cargo-web rust-web-src
   etcd-server strace
-  containerd runc containernetworking-plugins busybox-static iproute2 iptables
+  containerd runc containernetworking-plugins busybox-static iproute2 iptables docker-registry
 )
 missing=()
 for package in "${packages[@]}"; do
@@ -17,7 +17,7 @@ for package in "${packages[@]}"; do
 done
 if ((${#missing[@]})); then
   apt-get update -qq
-  # etcd's package starts a service, which no test wants: the tests start their own.
+  # etcd's package and docker-registry's start services, which no test wants: the tests start their own.
   policy=/usr/sbin/policy-rc.d
   if [[ ! -e $policy ]]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -25,7 +25,7 @@ if ((${#missing[@]})); then
     trap 'rm -f "$policy"' EXIT
   fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-  systemctl disable -q etcd 2>/dev/null || true
+  systemctl disable -q etcd docker-registry 2>/dev/null || true
 fi
 # Debian marks its Python as managed; nothing but the linker is added to it.
 python3 -c 'import ziglang' 2>/dev/null ||

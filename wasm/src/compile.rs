@@ -9,7 +9,10 @@ use std::{
     hash::{Hash, Hasher},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Weak},
+    sync::{
+        Arc, LazyLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -26,6 +29,7 @@ use crate::{
     engine::{
         guest::{CoreGuest, Guest},
         new_core_linker, new_engine, new_linker,
+        places::Places,
         program::{Program, ProgramError},
     },
     images::Store,
@@ -80,6 +84,7 @@ pub enum CompileError {
 /// Compiles components and keeps what came of it.
 pub(crate) struct Compiler {
     engine: wasmtime::Engine,
+    places: Places,
     linker: Linker<Guest>,
     core_linker: wasmtime::Linker<CoreGuest>,
     vault: Arc<Vault>,
@@ -88,25 +93,29 @@ pub(crate) struct Compiler {
     transient: Mutex<VecDeque<(String, Arc<Program>)>>,
     /// One at a time: compiling takes memory, and a second of the same component would be wasted.
     turn: Semaphore,
+    /// How many components were compiled since the start.
+    compiled: AtomicU64,
 }
 
 impl Compiler {
     /// Opens the folder of compiled components under `root`.
     pub(crate) fn open(root: &Path) -> Result<Self, CompileError> {
         let unusable = |error: wasmtime::Error| CompileError::Engine(format!("{error:#}"));
-        let engine = new_engine().map_err(unusable)?;
+        let (engine, places) = new_engine().map_err(unusable)?;
         let linker = new_linker(&engine).map_err(unusable)?;
         let core_linker = new_core_linker(&engine).map_err(unusable)?;
         let dir = root.join("compiled").join(engine_name(&engine));
         let vault = Arc::new(Vault::open(&dir)?);
         Ok(Self {
             engine,
+            places,
             linker,
             core_linker,
             vault,
             programs: Mutex::default(),
             transient: Mutex::default(),
             turn: Semaphore::new(1),
+            compiled: AtomicU64::new(0),
         })
     }
 
@@ -124,6 +133,16 @@ impl Compiler {
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
         &self.engine
+    }
+
+    /// How many components were compiled since the start.
+    pub(crate) fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Where the engine's instances find room.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The program of the component with this digest: shared, mapped, or compiled now.
@@ -223,6 +242,7 @@ impl Compiler {
         }
         let (engine, vault, name) = (self.engine.clone(), self.vault.clone(), digest.to_owned());
         // Nobody may wait any more: the result is on disk for the next who asks.
+        self.compiled.fetch_add(1, Ordering::Relaxed);
         on_compiler_thread(move || compile_to(&engine, &vault, &source, &name)).await?;
         self.map(digest).ok_or(CompileError::Lost)
     }

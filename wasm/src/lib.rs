@@ -40,6 +40,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The runtime's folder: images, compiled components, state of sandboxes and containers.
     pub root: PathBuf,
+    /// The node's `registries.yaml`, read at each pull; that it is not there is no error.
+    pub registries: Option<PathBuf>,
     /// End when standard input closes, so that a runtime whose parent is gone leaves nothing running (`skiff dev`).
     pub exit_on_stdin_close: bool,
 }

@@ -2,25 +2,22 @@
 //! (`2026-01-02T15:04:05.999999999Z stdout F line`).
 //!
 //! Each instance has its own [`LineWriter`] a stream, so that lines of concurrent requests never mix; whole lines reach
-//! the file by one write.
+//! the file by one write. A container that floods its log is held back ([`Budget`]).
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::{io::AsyncWrite, sync::mpsc};
-use wasmtime_wasi::{
-    cli::{IsTerminal, StdoutStream},
-    p2::{OutputStream, Pollable, StreamResult},
-};
+use tokio::sync::mpsc;
+
+use crate::run::output::{Closed, Sink};
 
 /// Longest line written in one piece; a longer one is cut into partial lines (`P`), as containerd cuts it.
 const MAX_LINE_BYTES: usize = 16 * 1024;
@@ -30,12 +27,18 @@ const ATTACHED_BACKLOG: usize = 256;
 const MAX_ATTACHED: usize = 16;
 /// Most bytes a guest may write at once.
 const WRITE_PERMIT_BYTES: usize = 64 * 1024;
+/// Bytes that a container may write to its log: 8 MiB a second, and 32 MiB at once.
+const BYTES_PER_MILLISECOND: i64 = (8 << 20) / 1000;
+const BURST_BYTES: i64 = 32 << 20;
+/// Bytes that somebody who waits waits for, so as not to wake for each few.
+const WAIT_FOR_BYTES: i64 = WRITE_PERMIT_BYTES as i64;
 
 /// The log file of a container.
 #[derive(Debug)]
 pub(crate) struct LogFile {
     path: PathBuf,
     file: Mutex<File>,
+    budget: Mutex<Budget>,
     /// Those who get what is written as it is written.
     attached: Mutex<Vec<mpsc::Sender<(Stream, Bytes)>>>,
 }
@@ -46,7 +49,12 @@ impl LogFile {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        Ok(Self { path: path.to_owned(), file: Mutex::new(append(path)?), attached: Mutex::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            file: Mutex::new(append(path)?),
+            budget: Mutex::new(Budget::new(Instant::now())),
+            attached: Mutex::default(),
+        })
     }
 
     /// What is written from now on, until the container ends; `None` when too many listen already.
@@ -81,13 +89,18 @@ impl LogFile {
         Ok(())
     }
 
-    /// Writes a message of the runtime itself, line by line, to the container's standard error.
+    /// Writes a message of the runtime itself, line by line, to the container's standard error. Nobody waits for room
+    /// to say that a request failed: where there is none it is left out.
     pub(crate) fn note(self: &Arc<Self>, text: &str) {
+        if self.budget.lock().room(Instant::now()) == 0 {
+            return;
+        }
         let mut writer = LineWriter::new(self.clone(), Stream::Stderr);
         writer.write(text.as_bytes());
     }
 
     fn write(&self, bytes: &[u8]) {
+        self.budget.lock().spend(bytes.len());
         // A full disk must not end the guest; the log has a gap, and the runtime's own log says so.
         if let Err(error) = self.file.lock().write_all(bytes) {
             tracing::warn!(path = %self.path.display(), %error, "cannot write a container's log");
@@ -186,54 +199,78 @@ impl GuestStream {
     }
 }
 
-impl IsTerminal for GuestStream {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for GuestStream {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-#[async_trait::async_trait]
-impl Pollable for GuestStream {
-    async fn ready(&mut self) {}
-}
-
-impl OutputStream for GuestStream {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+impl Sink for GuestStream {
+    fn push(&self, bytes: Bytes) -> Result<(), Closed> {
         self.0.lock().write(&bytes);
         Ok(())
     }
 
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
+    fn room(&self) -> Result<usize, Closed> {
+        let room = self.0.lock().log.budget.lock().room(Instant::now());
+        Ok(usize::try_from(room).unwrap_or(usize::MAX).min(WRITE_PERMIT_BYTES))
     }
 
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_PERMIT_BYTES)
+    fn has_room(&self) -> impl Future<Output = ()> + Send + Sync + 'static {
+        let log = self.0.lock().log.clone();
+        async move {
+            loop {
+                let wait = log.budget.lock().wait(Instant::now());
+                if wait.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(wait).await;
+            }
+        }
     }
 }
 
-impl AsyncWrite for GuestStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.lock().write(bytes);
-        Poll::Ready(Ok(bytes.len()))
+/// What a container may write to its log: so many bytes a second, and some at once. A guest that writes more waits, as
+/// for a pipe that is read slowly; the disk is its neighbours' too.
+#[derive(Debug)]
+struct Budget {
+    /// Bytes that may be written; less than none where a piece was larger than the rest.
+    left: i64,
+    /// Up to when `left` was reckoned.
+    at: Instant,
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self { left: BURST_BYTES, at: now }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Counts what has come in since.
+    fn reckon(&mut self, now: Instant) {
+        const NS_PER_MS: i64 = 1_000_000;
+        let since_ns = i64::try_from(now.saturating_duration_since(self.at).as_nanos()).unwrap_or(i64::MAX);
+        let grown = since_ns.saturating_mul(BYTES_PER_MILLISECOND) / NS_PER_MS;
+        self.left = self.left.saturating_add(grown);
+        if self.left >= BURST_BYTES {
+            *self = Self::new(now);
+        } else {
+            // What is less than a byte is not lost: only the time of whole ones is used up.
+            self.at += Duration::from_nanos((grown * NS_PER_MS / BYTES_PER_MILLISECOND).unsigned_abs());
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Bytes that may be written now.
+    fn room(&mut self, now: Instant) -> u64 {
+        self.reckon(now);
+        u64::try_from(self.left).unwrap_or(0)
+    }
+
+    /// How long until a piece may be written.
+    fn wait(&mut self, now: Instant) -> Duration {
+        self.reckon(now);
+        if self.left > 0 {
+            return Duration::ZERO;
+        }
+        let lacking = (WAIT_FOR_BYTES - self.left).div_euclid(BYTES_PER_MILLISECOND) + 1;
+        Duration::from_millis(u64::try_from(lacking).unwrap_or(1))
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
@@ -275,6 +312,27 @@ mod tests {
         let time = timestamp();
         assert_eq!(time.len(), "2026-01-02T15:04:05.999999999Z".len(), "{time}");
         assert!(time.ends_with('Z'));
+    }
+
+    #[test]
+    fn a_flood_is_held_to_its_rate() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        assert_eq!(budget.room(start), 32 << 20);
+        budget.spend(33 << 20);
+        assert_eq!(budget.room(start), 0);
+        let wait = budget.wait(start);
+        assert!(wait > Duration::from_millis(120) && wait < Duration::from_millis(150), "{wait:?}");
+        assert_eq!(budget.wait(start + wait), Duration::ZERO);
+        assert!(budget.room(start + wait) >= WRITE_PERMIT_BYTES as u64);
+        // A clock that steps in nanoseconds gains as much as one that steps in hours.
+        let mut budget = Budget { left: 0, at: start };
+        for ns in 0..1_000_000 {
+            budget.reckon(start + Duration::from_nanos(ns));
+        }
+        assert!(budget.left > 8000, "{}", budget.left);
+        budget.reckon(start + Duration::from_secs(3600));
+        assert_eq!(budget.left, BURST_BYTES);
     }
 
     #[test]

@@ -30,6 +30,9 @@ use crate::{
 const SHUTDOWN: Duration = Duration::from_millis(900);
 /// Largest CRI message, as containerd takes it.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Polls of guests after which a thread looks for what came in. A poll lasts up to a tick of the engine's clock, so that
+/// tokio's own 61 would let a few spinning guests hold up everybody's connections for more than half a second.
+const LOOK_AFTER_POLLS: u32 = 4;
 /// Stack of the threads that guests' tasks run on (guests themselves have stacks of their own).
 const GUEST_THREAD_STACK_BYTES: usize = 1 << 20;
 
@@ -80,7 +83,7 @@ fn open(
     let compiler = Compiler::open(root).map_err(RuntimeError::Compile)?;
     compiler.remove_others();
     let records = Records::open(root).map_err(io_error("use the state in", root))?;
-    let runtime = Runtime::open(images, compiler, records, guests, cancel);
+    let runtime = Runtime::open(images, compiler, records, guests, config.registries.clone(), cancel);
     Ok(Arc::new(runtime.map_err(io_error("read the state in", root))?))
 }
 
@@ -135,6 +138,7 @@ fn guest_runtime() -> io::Result<tokio::runtime::Runtime> {
         .worker_threads(threads)
         .thread_name("skiff-guests")
         .thread_stack_size(GUEST_THREAD_STACK_BYTES)
+        .event_interval(LOOK_AFTER_POLLS)
         .enable_all()
         .build()
 }

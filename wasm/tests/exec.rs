@@ -8,7 +8,7 @@ use std::path::Path;
 
 use k8s_cri::v1 as cri;
 use support::{
-    HELLO, Node, SPIN, command, container,
+    HELLO, Node, SPIN, command, container, mounts,
     stream::{Channel, Message, WebSocket},
 };
 
@@ -33,12 +33,9 @@ async fn with_folder(node: &mut Node, readonly: bool) -> (String, std::path::Pat
     std::fs::write(folder.join("file"), "content\n").unwrap();
     let mut config = container("hello", Some(8080));
     config.envs = vec![cri::KeyValue { key: "GREETING".into(), value: "Ahoy".into() }];
-    config.mounts = vec![cri::Mount {
-        container_path: "/data".into(),
-        host_path: folder.to_string_lossy().into_owned(),
-        readonly,
-        ..cri::Mount::default()
-    }];
+    // A single file too, as a ConfigMap's `subPath` gives it.
+    let file = folder.join("file");
+    config.mounts = mounts(&[(&folder, "/data", readonly), (&file, "/etc/app/conf", true)]);
     let name = if readonly { "readonly" } else { "writable" };
     (node.pod(name, config).await.0, folder)
 }
@@ -68,6 +65,8 @@ async fn tools_see_what_the_container_sees(node: &mut Node, id: &str, folder: &P
     for (cmd, code, stdout) in [
         (&["ls", "/data"][..], 0, "file\nsub\n"),
         (&["/bin/cat", "/data/file"], 0, "content\n"),
+        (&["cat", "/etc/app/conf"], 0, "content\n"),
+        (&["hostname"], 0, "writable\n"),
         (&["printenv", "GREETING"], 0, "Ahoy\n"),
         (&["test", "-d", "/data/none"], 1, ""),
         (&["false"], 1, ""),

@@ -4,10 +4,17 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use k8s_cri::v1 as cri;
-use support::{HELLO, HOG, Node, SPIN, container, get, handler, limited};
+use support::{GUEST, HELLO, HOG, Node, SPIN, container, get, handler, limited};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio_stream::StreamExt;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,4 +215,45 @@ fn resident_kb() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A server that answers with its client's address; how many connections it has taken.
+async fn who_asks() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = taken.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let (reading, mut writing) = stream.into_split();
+                let mut lines = tokio::io::BufReader::new(reading).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let text = peer.ip().to_string();
+                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+                    if line.is_empty() && writing.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (at, taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outgoing_requests_come_from_the_pods_address_over_kept_connections() {
+    let mut node = Node::new().await;
+    node.import("guest", GUEST);
+    let (_, ip) = node.pod("asks", container("guest", Some(8080))).await;
+    let (at, taken) = who_asks().await;
+    for _ in 0..5 {
+        let answer = get(&ip, 8080, &format!("/fetch?{at}/")).await;
+        assert!(answer.contains(&format!("200 to its end: {ip}")), "{answer}");
+    }
+    assert!(taken.load(Ordering::Relaxed) < 5, "instances share connections");
+    // Nobody is there: told, and nothing else happens.
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let answer = get(&ip, 8080, &format!("/fetch?{closed}/")).await;
+    assert!(answer.contains("failed: ") && answer.contains("ConnectionRefused"), "{answer}");
 }

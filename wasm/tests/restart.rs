@@ -58,7 +58,8 @@ async fn a_stopped_runtime_ends_its_guests_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_runtime_a_folder() {
     let node = Node::new().await;
-    let config = Config { socket: node.dir.join("other.sock"), root: node.root(), exit_on_stdin_close: false };
+    let socket = node.dir.join("other.sock");
+    let config = Config { socket, root: node.root(), registries: None, exit_on_stdin_close: false };
     let error = skiff_wasm::run(config, tokio_util::sync::CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, RuntimeError::InUse { .. }), "{error}");
 }

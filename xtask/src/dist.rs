@@ -3,7 +3,7 @@
 //! x86-64 is built by the toolchain at hand, arm64 by Debian's cross toolchain ([`CROSS_SETUP`] installs it).
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -46,7 +46,7 @@ const CROSS_SETUP: &str = "dpkg --add-architecture arm64 && apt-get update && ap
 /// Builds what was asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::project_root();
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("dist");
+    let target = crate::target_dir().join("dist");
     let out = args.out.clone().unwrap_or_else(|| target.join("out"));
     fs::create_dir_all(&out).context("making the folder of the binaries")?;
     for name in &args.arch {

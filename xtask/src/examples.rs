@@ -1,4 +1,5 @@
-//! `cargo xtask examples`: builds each component of `examples/` from source, and the tools of `wasm/tools`.
+//! `cargo xtask examples`: builds each component of `examples/` from source, the tools of `wasm/tools`, and the guest
+//! of the runtime's tests.
 //!
 //! Debian's `rustc-web`, `cargo-web` and `rust-web-src` build Rust's std for `wasm32-wasip1` from source, `zig cc`
 //! brings libc and links, and the preview 1 adapter makes a component of the module. This program stands in for
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::project_root();
     let examples = fs::read_dir(root.join("examples")).context("reading examples/")?;
     let mut folders = examples.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    folders.push(root.join("wasm/tools"));
+    folders.extend(["wasm/tools", "wasm/tests/guest"].map(|folder| root.join(folder)));
     for folder in folders {
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let wanted = args.names.is_empty() || args.names.contains(&name);
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Builds one example: module, then component.
 fn build(folder: &Path, name: &str, out: &Path) -> Result<()> {
     let is_command = folder.join("src/main.rs").exists();
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::project_root().join("target"), PathBuf::from);
+    let target = crate::target_dir();
     let target = target.join("guests");
     let mut flags = format!(
         "-C linker={} -C linker-flavor=gcc -C link-self-contained=no",

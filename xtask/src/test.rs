@@ -1,10 +1,6 @@
 //! `cargo xtask test`: installs what the tests need, and runs all of them.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -19,14 +15,13 @@ pub(crate) struct Args {
 /// Runs everything.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::project_root();
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let run = |program: &Path, arguments: &[&str]| {
         let status = Command::new(program).args(arguments).current_dir(&root).status();
         let status = status.with_context(|| format!("running {}", program.display()))?;
         ensure!(status.success(), "{} {arguments:?} failed", program.display());
         Ok(())
     };
-    let tools = target.join("tools");
+    let tools = crate::target_dir().join("tools");
     run(&root.join("tests/setup.sh"), &[tools.to_str().context("the build folder's path is not UTF-8")?])?;
     run(&env::current_exe()?, &["tidy"])?;
     let mut arguments = vec!["test", "--workspace", "--quiet"];

@@ -49,7 +49,8 @@ impl ImageService for Images {
     async fn pull_image(&self, request: Request<PullImageRequest>) -> Result<Response<PullImageResponse>, Status> {
         let request = request.into_inner();
         let wanted = request.image.unwrap_or_default().image;
-        let entry = self.0.images.pull(&wanted, auth(request.auth)).await.map_err(Failure::from)?;
+        let registries = self.0.registries()?;
+        let entry = self.0.images.pull(&wanted, auth(request.auth), &registries).await.map_err(Failure::from)?;
         Ok(Response::new(PullImageResponse { image_ref: entry.manifest }))
     }
 

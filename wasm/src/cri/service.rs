@@ -326,7 +326,10 @@ impl Service {
     /// What a person may want to know of the runtime.
     fn info(&self) -> HashMap<String, String> {
         let (sandboxes, containers) = (self.0.sandboxes().len(), self.0.containers().len());
-        let config = format!(r#"{{"engine":"wasmtime","sandboxes":{sandboxes},"containers":{containers}}}"#);
+        let compiled = self.0.compiler.compiled();
+        let config = format!(
+            r#"{{"engine":"wasmtime","sandboxes":{sandboxes},"containers":{containers},"compiled":{compiled}}}"#
+        );
         HashMap::from([("config".to_owned(), config)])
     }
 }

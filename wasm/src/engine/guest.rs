@@ -13,14 +13,20 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, p1::WasiP1Ctx};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::outgoing::{Hooks, Outgoing};
+
 /// Most elements of one table.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Most core instances, tables and memories of one store.
 const MAX_INSTANCES: usize = 128;
 const MAX_TABLES: usize = 64;
 const MAX_MEMORIES: usize = 16;
-/// Most host resources (streams, descriptors, requests) that one instance may hold.
-const MAX_RESOURCES: usize = 16 * 1024;
+/// Most host resources (streams, files, sockets, requests) that a command may hold, as a process its descriptors.
+pub(crate) const MAX_RESOURCES_OF_COMMAND: usize = 4096;
+/// The same of an instance that answers one request, of which a pod has hundreds.
+pub(crate) const MAX_RESOURCES_OF_REQUEST: usize = 512;
+/// Most bytes of a request's or an answer's headers that a guest makes, as they lie in memory.
+const MAX_FIELDS_BYTES: usize = 64 << 10;
 
 /// What a container uses and may use. All its instances share it.
 #[derive(Debug, Default)]
@@ -82,10 +88,22 @@ impl Drop for Limits {
     }
 }
 
+/// What all instances of a container share.
+#[derive(Clone)]
+pub(crate) struct Pod {
+    /// The environment, as `wasi:config` gives it.
+    pub(crate) config: Arc<WasiConfigVariables>,
+    /// The pod's address.
+    pub(crate) address: Ipv4Addr,
+    pub(crate) usage: Arc<Usage>,
+    pub(crate) outgoing: Arc<Outgoing>,
+}
+
 /// The state of one instance of a component.
 pub(crate) struct Guest {
     wasi: WasiCtx,
     http: WasiHttpCtx,
+    hooks: Hooks,
     table: ResourceTable,
     config: Arc<WasiConfigVariables>,
     /// The pod's address.
@@ -100,7 +118,8 @@ pub(crate) struct CoreGuest {
 }
 
 impl CoreGuest {
-    pub(crate) fn new(wasi: WasiP1Ctx, usage: Arc<Usage>) -> Self {
+    pub(crate) fn new(mut wasi: WasiP1Ctx, usage: Arc<Usage>) -> Self {
+        wasi.ctx().table.set_max_capacity(MAX_RESOURCES_OF_COMMAND);
         Self { wasi, limits: Limits::new(usage) }
     }
 
@@ -120,10 +139,14 @@ fn yield_at_ticks<T>(store: &mut Store<T>) {
 }
 
 impl Guest {
-    pub(crate) fn new(wasi: WasiCtx, config: Arc<WasiConfigVariables>, address: Ipv4Addr, usage: Arc<Usage>) -> Self {
+    /// An instance of at most so many resources.
+    pub(crate) fn new(wasi: WasiCtx, pod: Pod, max_resources: usize) -> Self {
+        let Pod { config, address, usage, outgoing } = pod;
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_RESOURCES);
-        Self { wasi, http: WasiHttpCtx::new(), table, config, address, limits: Limits::new(usage) }
+        table.set_max_capacity(max_resources);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(MAX_FIELDS_BYTES);
+        Self { wasi, http, hooks: Hooks(outgoing), table, config, address, limits: Limits::new(usage) }
     }
 
     /// A store for this guest.
@@ -153,7 +176,7 @@ impl WasiView for Guest {
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: wasmtime_wasi_http::default_hooks() }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
 }
 

@@ -2,13 +2,16 @@
 
 pub(crate) mod guest;
 pub(crate) mod meter;
+pub(crate) mod outgoing;
+pub(crate) mod places;
 pub(crate) mod program;
 mod sockets;
 pub(crate) mod ticker;
 
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result, component::Linker};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result, component::Linker};
 
 use guest::{CoreGuest, Guest};
+use places::Places;
 
 /// How many instances may live at once, by what the machine's address space allows: each reserves 4 GiB of addresses
 /// (not of memory), which 47 bits hold by the thousand and the 39 bits of some small boards do not.
@@ -21,18 +24,23 @@ const MAX_MEMORY_BYTES: usize = 4 << 30;
 const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Freed slots that stay warm (their pages mapped) for the next request.
 const WARM_SLOTS: u32 = 32;
-/// Bytes of a freed memory that are zeroed by hand rather than given back to the kernel: cheaper for small guests.
-const KEEP_RESIDENT_BYTES: usize = 64 << 10;
+/// Bytes of a freed memory that are reset by hand rather than given back to the kernel, so that the next request meets
+/// no page fault: what a small guest writes to. Where the kernel tells which pages were written (6.7 and later), those
+/// count wherever they lie, else the first ones, written or not.
+const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+const KEEP_RESIDENT_FIRST_BYTES: usize = 64 << 10;
+/// Bytes of a freed table that are reset by hand.
+const KEEP_RESIDENT_TABLE_BYTES: usize = 8 << 10;
 /// Bytes of a guest's stack.
 const STACK_BYTES: usize = 1 << 20;
 /// Bytes of it for the guest's own frames; the rest is for the host's functions that it calls.
 const WASM_STACK_BYTES: usize = 512 << 10;
 
-/// An engine of the largest pool that this machine bears.
-pub(crate) fn new_engine() -> Result<wasmtime::Engine> {
+/// An engine of the largest pool that this machine bears, and its places.
+pub(crate) fn new_engine() -> Result<(wasmtime::Engine, Places)> {
     let mut outcome = Err(wasmtime::format_err!("no pool size was tried"));
     for size in POOL_SIZES {
-        outcome = wasmtime::Engine::new(&config(size));
+        outcome = wasmtime::Engine::new(&config(size)).map(|engine| (engine, Places::new(size)));
         match &outcome {
             Ok(_) => break,
             Err(error) => tracing::debug!(size, %error, "the machine does not bear this many instances"),
@@ -58,6 +66,7 @@ fn config(pool_size: u32) -> Config {
 }
 
 fn pool(size: u32) -> PoolingAllocationConfig {
+    let tells_written = PoolingAllocationConfig::is_pagemap_scan_available();
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(size)
         .total_core_instances(size.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
@@ -71,8 +80,9 @@ fn pool(size: u32) -> PoolingAllocationConfig {
         .max_memories_per_component(8)
         .max_core_instances_per_component(64)
         .max_unused_warm_slots(WARM_SLOTS)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(KEEP_RESIDENT_BYTES / 8);
+        .linear_memory_keep_resident(if tells_written { KEEP_RESIDENT_BYTES } else { KEEP_RESIDENT_FIRST_BYTES })
+        .table_keep_resident(KEEP_RESIDENT_TABLE_BYTES)
+        .pagemap_scan(Enabled::Auto);
     pool
 }
 

@@ -18,7 +18,7 @@ use wasmtime_wasi::{
     sockets::WasiSocketsView as _,
 };
 
-use super::guest::Guest;
+use super::{guest::Guest, outgoing::answers_to};
 
 /// The instances that hold the functions, by the versions that the linker has them in.
 const TCP: &str = "wasi:sockets/tcp@0.2.12";
@@ -69,7 +69,7 @@ fn tcp(linker: &mut Linker<Guest>) -> Result<()> {
 /// Binds a socket that is about to connect and not bound yet. What fails here fails when it connects.
 async fn from_own_address(guest: &mut Guest, socket: u32, network: u32, to: &SocketAddr) {
     let own = guest.address();
-    if own.is_unspecified() || !to.is_ipv4() {
+    if own.is_unspecified() || !answers_to(*to, own) {
         return;
     }
     let this = || Resource::<TcpSocket>::new_borrow(socket);

@@ -126,6 +126,15 @@ pub struct Entry {
     pub stored_at: u64,
 }
 
+#[cfg(test)]
+impl Entry {
+    /// An entry of which only what is run matters.
+    pub(crate) fn that_runs(program: &str, run: RunConfig) -> Self {
+        let (reference, manifest, component) = Default::default();
+        Self { reference, manifest, component, size: 0, program: program.into(), run, stored_at: 0 }
+    }
+}
+
 /// An image with all its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {

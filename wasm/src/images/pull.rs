@@ -1,15 +1,17 @@
-//! Pulling images from registries.
+//! Pulling images from registries, or from the mirrors that the node's `registries.yaml` names.
 
-use std::net::IpAddr;
+use std::path::Path;
 
 use futures::TryStreamExt;
 use oci_client::{
     Client,
-    client::{ClientConfig, ClientProtocol},
+    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
     errors::{OciDistributionError, OciErrorCode},
     manifest::OciDescriptor,
     secrets::RegistryAuth,
 };
+
+use skiff_registries::{Endpoint, Registries};
 
 use super::{
     Entry, ImageError, Reference, Store, Version,
@@ -63,15 +65,31 @@ struct Pull {
 }
 
 impl Store {
-    /// Pulls the image `name`. Content that is here already is not fetched again.
+    /// Pulls the image `name` from the first place that gives it, as `registries.yaml` (the text of it) orders them.
+    /// Content that is here already is not fetched again.
     ///
     /// # Errors
-    /// When the name is none, the registry does not give it, or it is not a Wasm image.
-    pub async fn pull(&self, name: &str, auth: Auth) -> Result<Entry, ImageError> {
+    /// When the name is none, `registries.yaml` cannot be followed, no place gives the image (the last one's error), or
+    /// it is not a Wasm image.
+    pub async fn pull(&self, name: &str, auth: Auth, registries: &str) -> Result<Entry, ImageError> {
         let reference = Reference::parse(name)?;
-        let mut pull = Pull::new(self, reference.clone(), auth);
+        let registries =
+            Registries::parse(registries).map_err(|error| refused(&reference, crate::error::chain(&error)))?;
+        let mut outcome = Err(ImageError::NotFound(name.to_owned()));
+        for endpoint in registries.endpoints(&reference.registry, &reference.repository) {
+            outcome = self.pull_from(&endpoint, &reference, &auth).await;
+            match &outcome {
+                Ok(_) => break,
+                Err(error) => tracing::debug!(?endpoint, error = crate::error::chain(error), "not pulled from here"),
+            }
+        }
+        outcome
+    }
+
+    async fn pull_from(&self, from: &Endpoint, reference: &Reference, auth: &Auth) -> Result<Entry, ImageError> {
+        let mut pull = Pull::new(self, reference.clone(), from, auth)?;
         let digest = pull.fetch().await?;
-        let store = self.clone();
+        let (store, reference) = (self.clone(), reference.clone());
         let finish = move || {
             let entry = pull.staging.entry(&digest, &reference)?;
             store.commit(pull.staging, std::slice::from_ref(&entry))?;
@@ -82,28 +100,33 @@ impl Store {
     }
 }
 
+fn refused(reference: &Reference, problem: String) -> ImageError {
+    ImageError::Pull { reference: reference.to_string(), problem, not_found: false }
+}
+
 impl Pull {
-    fn new(store: &Store, reference: Reference, auth: Auth) -> Self {
-        let protocol = if is_loopback(&reference.registry) { ClientProtocol::Http } else { ClientProtocol::Https };
+    fn new(store: &Store, reference: Reference, from: &Endpoint, auth: &Auth) -> Result<Self, ImageError> {
+        if from.tls.cert_file.is_some() || from.tls.key_file.is_some() {
+            let problem =
+                format!("registries.yaml: {}: Wasm images are pulled without a client certificate", from.host);
+            return Err(refused(&reference, problem));
+        }
         let config = ClientConfig {
-            protocol,
+            protocol: if from.plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            extra_root_certificates: from.tls.ca_file.iter().map(|file| authority(file)).collect::<Result<_, _>>()?,
             read_timeout: Some(READ_TIMEOUT),
             connect_timeout: Some(CONNECT_TIMEOUT),
             platform_resolver: None,
             user_agent: concat!("skiff/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let auth = match auth {
-            Auth::Anonymous => RegistryAuth::Anonymous,
-            Auth::Basic(user, password) => RegistryAuth::Basic(user, password),
-            Auth::Bearer(token) => RegistryAuth::Bearer(token),
-        };
-        let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
+        let (registry, repository) = (from.host.clone(), from.repository.clone());
         let at = match reference.version.clone() {
             Version::Tag(tag) => oci_client::Reference::with_tag(registry, repository, tag),
             Version::Digest(digest) => oci_client::Reference::with_digest(registry, repository, digest),
         };
-        Self { client: Client::new(config), reference, at, auth, staging: Staging::new(store) }
+        let client = Client::try_from(config).map_err(|error| refused(&reference, crate::error::chain(&error)))?;
+        Ok(Self { client, reference, at, auth: auth_at(from, auth), staging: Staging::new(store) })
     }
 
     /// Stages all content of the image; the digest of its manifest.
@@ -193,6 +216,26 @@ impl Pull {
     }
 }
 
+/// Who the node is at an endpoint: whom the pod's pull secret says, which only the registry that the image names is
+/// shown, else whom `registries.yaml` says.
+fn auth_at(from: &Endpoint, pulls: &Auth) -> RegistryAuth {
+    match (pulls, &from.auth) {
+        (Auth::Basic(user, password), _) if from.is_named => RegistryAuth::Basic(user.clone(), password.clone()),
+        (Auth::Bearer(token), _) if from.is_named => RegistryAuth::Bearer(token.clone()),
+        (_, Some(own)) if own.identity_token.is_empty() => {
+            RegistryAuth::Basic(own.username.clone(), own.password.clone())
+        }
+        (_, Some(own)) => RegistryAuth::Bearer(own.identity_token.clone()),
+        (_, None) => RegistryAuth::Anonymous,
+    }
+}
+
+/// An authority that a registry's certificate may be from.
+fn authority(file: &Path) -> Result<Certificate, ImageError> {
+    let data = crate::disk::read_bounded(file, MAX_JSON_BYTES).map_err(ImageError::io("read the authority", file))?;
+    Ok(Certificate { encoding: CertificateEncoding::Pem, data })
+}
+
 fn is_missing(error: &OciDistributionError) -> bool {
     match error {
         OciDistributionError::ImageManifestNotFoundError(_) => true,
@@ -201,34 +244,5 @@ fn is_missing(error: &OciDistributionError) -> bool {
             matches!(error.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound)
         }),
         _ => false,
-    }
-}
-
-/// Whether the registry is on this machine, the only one spoken to without TLS.
-fn is_loopback(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => registry.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_loopback;
-
-    #[test]
-    fn plain_http_only_on_this_machine() {
-        for (registry, plain) in [
-            ("localhost:5000", true),
-            ("localhost", true),
-            ("127.0.0.1:5000", true),
-            ("[::1]:5000", true),
-            ("127.0.0.1.evil.example", false),
-            ("10.0.0.1:5000", false),
-            ("docker.io", false),
-        ] {
-            assert_eq!(is_loopback(registry), plain, "{registry}");
-        }
     }
 }

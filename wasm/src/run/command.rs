@@ -10,7 +10,7 @@ use crate::engine::{
 
 /// Runs the command to its end or until it is told to end.
 pub(crate) async fn run(spec: Arc<Spec>, signals: Signals) -> Exit {
-    let guest = Metered::new(call(spec.clone()), spec.usage.clone(), spec.ticker.clone());
+    let guest = Metered::new(call(spec.clone()), spec.pod.usage.clone(), spec.ticker.clone());
     let exit = tokio::select! {
         biased;
         () = signals.kill.cancelled() => Exit::killed(""),

@@ -34,7 +34,11 @@ use wasmtime_wasi_http::{
     p2::bindings::http::types::Scheme,
 };
 
-use super::{Exit, Signals, Spec, never_fits, trap_text};
+use super::{
+    Exit, Signals, Spec, never_fits,
+    patience::{self, Answer, Turn},
+    trap_text,
+};
 use crate::engine::{guest::Guest, meter::Metered, program::World};
 
 /// Connections that a pod has open at once; more wait in the kernel.
@@ -143,7 +147,8 @@ impl Server {
             let server = self.clone();
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(patience::Connection::new(stream));
+        let connection = self.builder.serve_connection(stream, service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             biased;
@@ -164,7 +169,13 @@ impl Server {
 
     /// Answers one request. The guest runs in a task of its own, since it may outlive both its answer's head and its
     /// client.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        let turn = Turn::default();
+        let answer = self.answer_of_guest(request, turn.clone()).await;
+        answer.map(|body| Answer::new(body, turn))
+    }
+
+    async fn answer_of_guest(self: Arc<Self>, request: Request<Incoming>, turn: Turn) -> Response<WasiBody> {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             return plain(StatusCode::BAD_REQUEST, "the request names no host\n");
         }
@@ -175,7 +186,8 @@ impl Server {
         let server = self.clone();
         self.tasks.spawn(async move {
             let _permit = permit;
-            server.guest(request, sender).await;
+            let _place = server.spec.places.take().await;
+            server.guest(request.map(patience::Request::new), sender, turn).await;
         });
         match receiver.await {
             Ok(Ok(response)) => response,
@@ -188,13 +200,17 @@ impl Server {
     }
 
     /// Runs the guest for one request, to its end.
-    async fn guest(&self, request: Request<Incoming>, sender: Sender) {
+    async fn guest(&self, request: Request<patience::Request>, sender: Sender, turn: Turn) {
         let spec = &self.spec;
-        let guest = Metered::new(call(spec, request, sender), spec.usage.clone(), spec.ticker.clone());
+        let guest = Metered::new(call(spec, request, sender), spec.pod.usage.clone(), spec.ticker.clone());
         let ended = tokio::select! {
             biased;
             () = self.abort.cancelled() => return,
             ended = guest => ended,
+            () = turn.over() => {
+                spec.stdio.note("request given up: its client does not take the answer");
+                return;
+            }
         };
         if let Err(error) = ended {
             spec.stdio.note(&format!("request failed: {}", trap_text(&error)));
@@ -208,7 +224,7 @@ impl Server {
 
 type Sender = oneshot::Sender<wasmtime::Result<Response<WasiBody>>>;
 
-async fn call(spec: &Spec, request: Request<Incoming>, sender: Sender) -> wasmtime::Result<()> {
+async fn call(spec: &Spec, request: Request<patience::Request>, sender: Sender) -> wasmtime::Result<()> {
     let World::Http(pre) = &spec.program.world else { wasmtime::bail!("not an HTTP component") };
     match pre {
         ProxyPre::P2(pre) => {
@@ -229,12 +245,12 @@ async fn call(spec: &Spec, request: Request<Incoming>, sender: Sender) -> wasmti
 async fn call_p3(
     spec: &Spec,
     pre: &ProxyPre<Guest>,
-    request: Request<Incoming>,
+    request: Request<patience::Request>,
     sender: Sender,
 ) -> wasmtime::Result<()> {
     let mut store = spec.store()?;
     let proxy = pre.instantiate_async(&mut store).await?;
-    let request = request.map(|body| body.map_err(wasmtime_wasi_http::Error::from).boxed_unsync());
+    let request = request.map(BodyExt::boxed_unsync);
     let run = async |accessor: &wasmtime::component::Accessor<Guest>| -> wasmtime::Result<()> {
         let prepared =
             accessor.with(|mut store| Prepared::new(store.as_context_mut(), &proxy, request, Guest::http, sender))?;

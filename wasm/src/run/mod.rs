@@ -2,6 +2,8 @@
 
 pub(crate) mod command;
 pub(crate) mod http;
+pub(crate) mod output;
+mod patience;
 pub(crate) mod stdio;
 
 use std::{net::Ipv4Addr, net::SocketAddr, path::PathBuf, sync::Arc};
@@ -9,11 +11,11 @@ use std::{net::Ipv4Addr, net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, sockets::SocketAddrUse};
-use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::engine::{
-    guest::{CoreGuest, Guest, OutOfMemory, Usage},
-    program::Program,
+    guest::{CoreGuest, Guest, MAX_RESOURCES_OF_COMMAND, MAX_RESOURCES_OF_REQUEST, OutOfMemory, Pod},
+    places::PodPlaces,
+    program::{Program, World},
     ticker::Ticker,
 };
 use stdio::Stdio;
@@ -121,25 +123,28 @@ pub(crate) struct Spec {
     pub(crate) program: Arc<Program>,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
-    pub(crate) config: Arc<WasiConfigVariables>,
     pub(crate) preopens: Vec<Preopen>,
     pub(crate) working_dir: String,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) pod: Pod,
     pub(crate) stdio: Stdio,
-    pub(crate) usage: Arc<Usage>,
     pub(crate) ticker: Arc<Ticker>,
+    pub(crate) places: PodPlaces,
 }
 
 impl Spec {
     /// A store for one more instance.
     pub(crate) fn store(&self) -> wasmtime::Result<Store<Guest>> {
-        let guest = Guest::new(self.wasi()?.build(), self.config.clone(), self.address, self.usage.clone());
+        let max_resources = match &self.program.world {
+            World::Http(_) => MAX_RESOURCES_OF_REQUEST,
+            World::Command(_) | World::CommandP3(_) | World::Module(_) => MAX_RESOURCES_OF_COMMAND,
+        };
+        let guest = Guest::new(self.wasi()?.build(), self.pod.clone(), max_resources);
         Ok(guest.into_store(&self.program.engine))
     }
 
     /// The same for a core module.
     pub(crate) fn core_store(&self) -> wasmtime::Result<Store<CoreGuest>> {
-        let guest = CoreGuest::new(self.wasi()?.build_p1(), self.usage.clone());
+        let guest = CoreGuest::new(self.wasi()?.build_p1(), self.pod.usage.clone());
         Ok(guest.into_store(&self.program.engine))
     }
 
@@ -150,7 +155,7 @@ impl Spec {
         if !self.working_dir.is_empty() {
             wasi.initial_cwd(&self.working_dir);
         }
-        let own = self.address;
+        let own = self.pod.address;
         wasi.socket_addr_check(move |address, usage| Box::pin(std::future::ready(may_use(own, address, usage))));
         if self.program.uses_files {
             for dir in &self.preopens {

@@ -3,21 +3,20 @@
 
 use std::{
     collections::VecDeque,
-    io,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use wasmtime_wasi::{
     WasiCtxBuilder,
-    cli::{AsyncStdinStream, IsTerminal, StdinStream, StdoutStream},
-    p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult},
+    cli::{AsyncStdinStream, IsTerminal, StdinStream},
+    p2::InputStream,
 };
 
+use super::output::{Closed, Output, Sink};
 use crate::log::{GuestStream, LogFile, Stream};
 
 /// Bytes that a guest may be ahead of who reads its output.
@@ -27,14 +26,14 @@ const PIPE_BYTES: usize = 64 << 10;
 #[derive(Clone)]
 pub(crate) struct Stdio {
     pub(crate) stdin: Option<Stdin>,
-    pub(crate) output: Output,
+    pub(crate) output: Destination,
     /// Whether the guest is told that it has a terminal.
     pub(crate) terminal: bool,
 }
 
 /// Where the output goes.
 #[derive(Clone)]
-pub(crate) enum Output {
+pub(crate) enum Destination {
     Log(Arc<LogFile>),
     Caller { stdout: Pipe, stderr: Pipe },
 }
@@ -47,26 +46,26 @@ impl Stdio {
             wasi.stdin(OfTerminal { inner: stdin.clone(), terminal });
         }
         match &self.output {
-            Output::Log(log) => {
-                wasi.stdout(OfTerminal { inner: GuestStream::new(log.clone(), Stream::Stdout), terminal })
-                    .stderr(OfTerminal { inner: GuestStream::new(log.clone(), Stream::Stderr), terminal });
+            Destination::Log(log) => {
+                wasi.stdout(Output { sink: GuestStream::new(log.clone(), Stream::Stdout), terminal })
+                    .stderr(Output { sink: GuestStream::new(log.clone(), Stream::Stderr), terminal });
             }
-            Output::Caller { stdout, stderr } => {
-                wasi.stdout(OfTerminal { inner: stdout.clone(), terminal })
-                    .stderr(OfTerminal { inner: stderr.clone(), terminal });
+            Destination::Caller { stdout, stderr } => {
+                wasi.stdout(Output { sink: stdout.clone(), terminal })
+                    .stderr(Output { sink: stderr.clone(), terminal });
             }
         }
     }
 
     /// Writes a message of the runtime itself to the log. A caller learns of it otherwise.
     pub(crate) fn note(&self, text: &str) {
-        if let Output::Log(log) = &self.output {
+        if let Destination::Log(log) = &self.output {
             log.note(text);
         }
     }
 }
 
-/// A stream that says whether it is a terminal's.
+/// An input that says whether it is a terminal's.
 struct OfTerminal<T> {
     inner: T,
     terminal: bool,
@@ -84,16 +83,6 @@ impl<T: StdinStream> StdinStream for OfTerminal<T> {
     }
 
     fn p2_stream(&self) -> Box<dyn InputStream> {
-        self.inner.p2_stream()
-    }
-}
-
-impl<T: StdoutStream> StdoutStream for OfTerminal<T> {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        self.inner.async_stream()
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
         self.inner.p2_stream()
     }
 }
@@ -123,7 +112,7 @@ struct State {
 }
 
 impl State {
-    fn space(&self) -> usize {
+    fn room(&self) -> usize {
         PIPE_BYTES.saturating_sub(self.held_bytes)
     }
 
@@ -171,11 +160,13 @@ impl Pipe {
         state.chunks.clear();
         state.wake_writers();
     }
+}
 
-    fn push(&self, bytes: Bytes) -> Result<(), StreamError> {
+impl Sink for Pipe {
+    fn push(&self, bytes: Bytes) -> Result<(), Closed> {
         let mut state = self.0.lock();
         if state.broken {
-            return Err(StreamError::Closed);
+            return Err(Closed);
         }
         if !bytes.is_empty() {
             state.held_bytes += bytes.len();
@@ -185,68 +176,21 @@ impl Pipe {
         Ok(())
     }
 
-    fn poll_space(&self, cx: &Context<'_>) -> Poll<usize> {
-        let mut state = self.0.lock();
-        if state.space() == 0 && !state.broken {
-            state.writers.push(cx.waker().clone());
-            return Poll::Pending;
-        }
-        Poll::Ready(state.space())
-    }
-}
-
-impl IsTerminal for Pipe {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Pipe {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-#[async_trait::async_trait]
-impl Pollable for Pipe {
-    async fn ready(&mut self) {
-        std::future::poll_fn(|cx| self.poll_space(cx)).await;
-    }
-}
-
-impl OutputStream for Pipe {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.push(bytes)
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
+    fn room(&self) -> Result<usize, Closed> {
         let state = self.0.lock();
-        if state.broken { Err(StreamError::Closed) } else { Ok(state.space()) }
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let space = std::task::ready!(self.poll_space(cx));
-        let part = bytes.get(..space.min(bytes.len())).unwrap_or_default();
-        let pushed = self.push(Bytes::copy_from_slice(part));
-        Poll::Ready(pushed.map(|()| part.len()).map_err(|_| io::ErrorKind::BrokenPipe.into()))
+        if state.broken { Err(Closed) } else { Ok(state.room()) }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn has_room(&self) -> impl Future<Output = ()> + Send + Sync + 'static {
+        let pipe = self.clone();
+        std::future::poll_fn(move |cx| {
+            let mut state = pipe.0.lock();
+            if state.room() == 0 && !state.broken {
+                state.writers.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
     }
 }
 
@@ -254,12 +198,15 @@ impl AsyncWrite for Pipe {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
     use super::*;
+    use crate::run::output::Writer;
+    use std::io;
     use tokio::io::AsyncWriteExt;
+    use wasmtime_wasi::p2::OutputStream;
 
     #[tokio::test]
     async fn what_is_written_is_read_in_order_and_kept_at_the_end() {
         let pipe = Pipe::default();
-        let mut writer = pipe.clone();
+        let mut writer = Writer::new(pipe.clone());
         OutputStream::write(&mut writer, Bytes::from_static(b"one")).unwrap();
         writer.write_all(b"two").await.unwrap();
         pipe.end();
@@ -271,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn a_writer_waits_for_the_reader() {
         let pipe = Pipe::default();
-        let mut writer = pipe.clone();
+        let mut writer = Writer::new(pipe.clone());
         let writing = tokio::spawn(async move { writer.write_all(&[7; PIPE_BYTES * 3]).await });
         let mut read = 0;
         while read < PIPE_BYTES * 3 {
@@ -285,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_reads() {
         let pipe = Pipe::default();
-        let mut writer = pipe.clone();
+        let mut writer = Writer::new(pipe.clone());
         let writing = tokio::spawn(async move { writer.write_all(&[7; PIPE_BYTES * 3]).await });
         tokio::task::yield_now().await;
         pipe.break_off();

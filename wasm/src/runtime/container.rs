@@ -13,7 +13,7 @@ use crate::{
     engine::{guest::Usage, program::Program},
     images::Entry,
     log::LogFile,
-    run::{Exit, Signals},
+    run::{Exit, Preopen, Signals},
 };
 
 /// Commands that may run in a container at once, beside its own.
@@ -34,6 +34,8 @@ pub(crate) struct Container {
     /// What it runs; given up when it ends.
     ready: Mutex<Option<Ready>>,
     log: Mutex<Option<Arc<LogFile>>>,
+    /// The folders that its guests see, once it was started.
+    preopens: Mutex<Vec<Preopen>>,
     /// Where its program's input is given, while it takes any.
     stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
     /// Turns of commands that are run in it.
@@ -82,6 +84,7 @@ impl Container {
             resources: Mutex::default(),
             ready: Mutex::default(),
             log: Mutex::default(),
+            preopens: Mutex::default(),
             stdin: Mutex::default(),
             execs: Semaphore::new(MAX_EXECS),
             ended: watch::Sender::new(true),
@@ -122,6 +125,14 @@ impl Container {
 
     pub(crate) fn log(&self) -> Option<Arc<LogFile>> {
         self.log.lock().clone()
+    }
+
+    pub(crate) fn preopens(&self) -> Vec<Preopen> {
+        self.preopens.lock().clone()
+    }
+
+    pub(crate) fn set_preopens(&self, preopens: Vec<Preopen>) {
+        *self.preopens.lock() = preopens;
     }
 
     /// Where its input is given, while it takes any.

@@ -14,7 +14,7 @@ use crate::{
     log::Stream,
     run::{
         Exit, Signals, command,
-        stdio::{Output, Pipe, Stdio},
+        stdio::{Destination, Pipe, Stdio},
     },
 };
 
@@ -45,9 +45,8 @@ impl Runtime {
             Failure::Failed(format!("container {id:?} runs as many commands already as it may at once"))
         })?;
         let program = self.command(&container, &ready, command).await?;
-        let address = self.listen_address(&*self.sandbox(&container.sandbox)?)?;
         let ready = Ready { program, image: ready.image };
-        let mut spec = self.spec(&container.config, ready, address, stdio, container.usage.clone());
+        let mut spec = self.spec(&*self.sandbox(&container.sandbox)?, &container, ready, stdio)?;
         spec.args = command.to_vec();
         let signals = Signals { stop: signals.stop, kill: signals.kill.child_token() };
         let kill = signals.kill.clone();
@@ -70,7 +69,7 @@ impl Runtime {
         timeout: Option<Duration>,
     ) -> Result<(Exit, Vec<u8>, Vec<u8>), Failure> {
         let (stdout, stderr) = (Pipe::default(), Pipe::default());
-        let output = Output::Caller { stdout: stdout.clone(), stderr: stderr.clone() };
+        let output = Destination::Caller { stdout: stdout.clone(), stderr: stderr.clone() };
         let stdio = Stdio { stdin: None, output, terminal: false };
         let signals = Signals::default();
         let running = async {
@@ -92,7 +91,7 @@ impl Runtime {
     /// The program of a command.
     async fn command(&self, container: &Container, ready: &Ready, command: &[String]) -> Result<Arc<Program>, Failure> {
         let name = command.first().ok_or_else(|| Failure::Invalid("cmd cannot be empty".into()))?;
-        let program = match super::find::find(name, &ready.image, &super::spec::preopens(&container.config))? {
+        let program = match super::find::find(name, &ready.image, &container.preopens())? {
             Found::Own => ready.program.clone(),
             Found::Tool => self.compiler.tools().await?,
             Found::File(bytes) => self.compiler.transient(bytes).await?,

@@ -95,15 +95,7 @@ mod tests {
 
     fn image() -> Entry {
         let run = RunConfig { entrypoint: vec!["/bin/app.wasm".into()], ..RunConfig::default() };
-        Entry {
-            reference: String::new(),
-            manifest: String::new(),
-            component: String::new(),
-            size: 0,
-            program: "hello.wasm".into(),
-            run,
-            stored_at: 0,
-        }
+        Entry::that_runs("hello.wasm", run)
     }
 
     #[test]

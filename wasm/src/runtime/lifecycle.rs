@@ -20,6 +20,7 @@ use tokio_util::io::StreamReader;
 use super::{
     Container, Runtime,
     container::{Ready, container_name},
+    files,
     records::{ContainerRecord, ImageNames, Kind, Life, Phase},
     spec::http_port,
 };
@@ -31,7 +32,7 @@ use crate::{
     log::LogFile,
     run::{
         Exit, Spec, command, http,
-        stdio::{self, Output, Stdin, Stdio},
+        stdio::{self, Destination, Stdin, Stdio},
     },
 };
 
@@ -106,8 +107,10 @@ impl Runtime {
         let log = LogFile::open(path).map_err(Failure::io(format!("open the log {}", path.display())))?;
         let log = Arc::new(log);
         let (input, stdin) = container.config.stdin.then(open_stdin).unzip();
-        let stdio = Stdio { stdin, output: Output::Log(log.clone()), terminal: container.config.tty };
-        let spec = self.spec(&container.config, ready, address, stdio, container.usage.clone());
+        let stdio = Stdio { stdin, output: Destination::Log(log.clone()), terminal: container.config.tty };
+        let staging = self.records.files(&container.id);
+        container.set_preopens(files::preopens(&container.config, &staging).map_err(Failure::io("mount files"))?);
+        let spec = self.spec(&sandbox, &container, ready, stdio)?;
         if !container.begin(log, input) {
             return Err(Failure::Precondition(format!("container {id:?} is not in the created state")));
         }
@@ -179,6 +182,7 @@ impl Runtime {
         let Ok(container) = self.container(id) else { return Ok(()) };
         self.stop_container(&container, Duration::ZERO).await?;
         self.records.remove(Kind::Container, &container.id);
+        self.records.remove_files(&container.id);
         let removed = {
             let mut state = self.state.lock();
             state.names.remove(&container.name());

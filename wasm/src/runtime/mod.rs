@@ -5,13 +5,14 @@
 
 mod container;
 mod exec;
+mod files;
 mod find;
 mod lifecycle;
 pub(crate) mod records;
 mod sandbox;
 mod spec;
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc};
 
 use k8s_cri::v1::{ContainerEventResponse, ContainerEventType};
 use parking_lot::Mutex;
@@ -33,6 +34,8 @@ use records::{ContainerRecord, Kind, NodeRecord, Records, SandboxRecord};
 
 /// Events that a slow listener may fall behind; it then misses some, and asks for the state anyway.
 const EVENT_BACKLOG: usize = 1024;
+/// Most bytes of `registries.yaml`.
+const MAX_REGISTRIES_BYTES: u64 = 1 << 20;
 /// The name of the one record about the node.
 const NODE: &str = "node";
 
@@ -46,6 +49,8 @@ pub(crate) struct Runtime {
     records: Records,
     state: Mutex<State>,
     events: broadcast::Sender<ContainerEventResponse>,
+    /// Where `registries.yaml` is, if anywhere.
+    registries: Option<PathBuf>,
     shutdown: CancellationToken,
 }
 
@@ -65,11 +70,13 @@ impl Runtime {
         compiler: Compiler,
         records: Records,
         guests: Handle,
+        registries: Option<PathBuf>,
         shutdown: CancellationToken,
     ) -> io::Result<Self> {
         let ticker = Arc::new(Ticker::start(compiler.engine().clone())?);
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        let runtime = Self { images, compiler, ticker, guests, records, state: Mutex::default(), events, shutdown };
+        let state = Mutex::default();
+        let runtime = Self { images, compiler, ticker, guests, records, state, events, registries, shutdown };
         runtime.restore()?;
         Ok(runtime)
     }
@@ -99,6 +106,18 @@ impl Runtime {
             }
         }
         Ok(())
+    }
+
+    /// The text of `registries.yaml` as it is now; none where there is no such file.
+    pub(crate) fn registries(&self) -> Result<String, Failure> {
+        let Some(path) = &self.registries else { return Ok(String::new()) };
+        match disk::read_bounded(path, MAX_REGISTRIES_BYTES) {
+            Ok(bytes) => {
+                String::from_utf8(bytes).map_err(|_| Failure::Failed(format!("{} is no text", path.display())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(Failure::io(format!("read {}", path.display()))(error)),
+        }
     }
 
     /// Sets the range that pods get their addresses from.

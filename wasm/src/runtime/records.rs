@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwn
 
 use crate::disk;
 
+/// The folder of files that containers see.
+const FILES: &str = "files";
 /// Most bytes of a record.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
 
@@ -126,6 +128,8 @@ impl Records {
         for kind in [Kind::Sandbox, Kind::Container, Kind::Node] {
             disk::private_dir(&records.folder(kind))?;
         }
+        // Whatever had files there has ended with the runtime that made them.
+        disk::remove_dir(&records.dir.join(FILES))?;
         Ok(records)
     }
 
@@ -142,6 +146,17 @@ impl Records {
     pub(crate) fn remove(&self, kind: Kind, id: &str) {
         if let Err(error) = disk::remove(&self.path(kind, id)) {
             tracing::error!(?kind, id, %error, "cannot remove this record");
+        }
+    }
+
+    /// Where files are put that a container sees.
+    pub(crate) fn files(&self, id: &str) -> PathBuf {
+        self.dir.join(FILES).join(id)
+    }
+
+    pub(crate) fn remove_files(&self, id: &str) {
+        if let Err(error) = disk::remove_dir(&self.files(id)) {
+            tracing::error!(id, %error, "cannot remove the files of this container");
         }
     }
 

@@ -1,15 +1,16 @@
 //! From CRI's configuration of a container to what its instances get.
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use k8s_cri::v1::ContainerConfig;
 use serde::Deserialize;
 
-use super::{Runtime, container::Ready};
+use super::{Container, Runtime, Sandbox, container::Ready};
 use crate::{
-    engine::guest::Usage,
+    engine::{guest::Pod, outgoing::Outgoing},
+    error::Failure,
     images::Entry,
-    run::{Preopen, Spec, stdio::Stdio},
+    run::{Spec, stdio::Stdio},
 };
 
 /// Where the kubelet writes the container's ports, as in the pod's specification.
@@ -21,26 +22,30 @@ impl Runtime {
     /// What the instances of a container get.
     pub(crate) fn spec(
         &self,
-        config: &ContainerConfig,
+        sandbox: &Sandbox,
+        container: &Container,
         ready: Ready,
-        address: Ipv4Addr,
         stdio: Stdio,
-        usage: Arc<Usage>,
-    ) -> Spec {
-        let env = environment(config, &ready.image);
+    ) -> Result<Spec, Failure> {
+        let (config, address) = (&container.config, self.listen_address(sandbox)?);
+        let env = environment(&hostname(sandbox), config, &ready.image);
         let working_dir = [&config.working_dir, &ready.image.run.working_dir].into_iter().find(|dir| !dir.is_empty());
-        Spec {
+        Ok(Spec {
             args: arguments(config, &ready.image),
-            config: Arc::new(env.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
+            pod: Pod {
+                config: Arc::new(env.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
+                address,
+                usage: container.usage.clone(),
+                outgoing: Arc::new(Outgoing::new(address)),
+            },
             env,
-            preopens: preopens(config),
+            preopens: container.preopens(),
             working_dir: working_dir.cloned().unwrap_or_default(),
-            address,
             program: ready.program,
             stdio,
-            usage,
             ticker: self.ticker.clone(),
-        }
+            places: self.compiler.places().of_pod(),
+        })
     }
 }
 
@@ -56,29 +61,28 @@ fn arguments(config: &ContainerConfig, image: &Entry) -> Vec<String> {
     }
 }
 
-/// The image's environment under the container's own.
-fn environment(config: &ContainerConfig, image: &Entry) -> Vec<(String, String)> {
+/// The pod's host name; on the node's network, the node's.
+fn hostname(sandbox: &Sandbox) -> String {
+    if !sandbox.config.hostname.is_empty() {
+        return sandbox.config.hostname.clone();
+    }
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    node.trim_end().to_owned()
+}
+
+/// The pod's host name, over it the image's environment, over that the container's own: containerd's order.
+fn environment(hostname: &str, config: &ContainerConfig, image: &Entry) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
+    let of_pod = [("HOSTNAME", hostname)].into_iter().filter(|_| !hostname.is_empty());
     let of_image = image.run.env.iter().filter_map(|pair| pair.split_once('='));
     let own = config.envs.iter().map(|pair| (pair.key.as_str(), pair.value.as_str()));
-    for (name, value) in of_image.chain(own) {
+    for (name, value) in of_pod.chain(of_image).chain(own) {
         match env.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = value.to_owned(),
             None => env.push((name.to_owned(), value.to_owned())),
         }
     }
     env
-}
-
-/// The folders that a guest sees. WASI knows no mounts of single files.
-pub(super) fn preopens(config: &ContainerConfig) -> Vec<Preopen> {
-    let folders = config.mounts.iter().filter(|mount| Path::new(&mount.host_path).is_dir());
-    let preopen = |mount: &k8s_cri::v1::Mount| Preopen {
-        host: mount.host_path.clone().into(),
-        guest: mount.container_path.clone(),
-        readonly: mount.readonly,
-    };
-    folders.map(preopen).collect()
 }
 
 /// What counts of a container's port.
@@ -108,15 +112,7 @@ mod tests {
         let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
         let run =
             RunConfig { entrypoint: list(entrypoint), cmd: list(cmd), env: list(env), working_dir: String::new() };
-        Entry {
-            reference: String::new(),
-            manifest: String::new(),
-            component: String::new(),
-            size: 0,
-            program: "hello.wasm".into(),
-            run,
-            stored_at: 0,
-        }
+        Entry::that_runs("hello.wasm", run)
     }
 
     fn config(command: &[&str], args: &[&str]) -> ContainerConfig {
@@ -147,9 +143,10 @@ mod tests {
             k8s_cri::v1::KeyValue { key: "A".into(), value: "pod".into() },
             k8s_cri::v1::KeyValue { key: "C".into(), value: "3".into() },
         ];
-        let env = environment(&config, &image(&[], &[], &["A=image", "B=2=2"]));
+        let env = environment("web-0", &config, &image(&[], &[], &["A=image", "B=2=2"]));
         let pairs: Vec<_> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(pairs, ["A=pod", "B=2=2", "C=3"]);
+        assert_eq!(pairs, ["HOSTNAME=web-0", "A=pod", "B=2=2", "C=3"]);
+        assert_eq!(environment("", &config, &image(&[], &[], &[])).len(), 2);
     }
 
     #[test]

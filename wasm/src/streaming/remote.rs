@@ -20,7 +20,7 @@ use crate::{
     log::Stream,
     run::{
         Exit, Signals,
-        stdio::{self, Output, Pipe, Stdio},
+        stdio::{self, Destination, Pipe, Stdio},
     },
     runtime::Runtime,
 };
@@ -97,7 +97,10 @@ pub(super) async fn exec(
     let (input, guest_input) = tokio::io::duplex(STDIN_BYTES);
     let stdio = Stdio {
         stdin: wanted.stdin.then(|| stdio::stdin(guest_input)),
-        output: Output::Caller { stdout: stdout.clone(), stderr: stderr.clone().unwrap_or_else(|| stdout.clone()) },
+        output: Destination::Caller {
+            stdout: stdout.clone(),
+            stderr: stderr.clone().unwrap_or_else(|| stdout.clone()),
+        },
         terminal: wanted.terminal,
     };
     let signals = Signals::default();

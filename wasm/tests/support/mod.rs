@@ -6,6 +6,7 @@ pub mod stream;
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -55,7 +56,12 @@ impl Node {
     /// A runtime on the folder `dir`.
     pub async fn at(dir: &Path) -> Self {
         let cancel = CancellationToken::new();
-        let config = Config { socket: dir.join("run/wasm.sock"), root: dir.join("root"), exit_on_stdin_close: false };
+        let config = Config {
+            socket: dir.join("run/wasm.sock"),
+            root: dir.join("root"),
+            registries: Some(dir.join("registries.yaml")),
+            exit_on_stdin_close: false,
+        };
         let socket = config.socket.clone();
         let served = tokio::spawn(skiff_wasm::run(config, cancel.clone()));
         let channel = connect(&socket).await;
@@ -198,6 +204,7 @@ pub fn sandbox_config(name: &str, dir: &Path) -> cri::PodSandboxConfig {
             namespace: "default".into(),
             attempt: 0,
         }),
+        hostname: name.into(),
         log_directory: dir.join("logs").join(name).to_string_lossy().into_owned(),
         labels: HashMap::from([("app".to_owned(), name.to_owned())]),
         ..cri::PodSandboxConfig::default()
@@ -216,6 +223,22 @@ pub fn container(image: &str, port: Option<u16>) -> cri::ContainerConfig {
         log_path: "main/0.log".into(),
         ..cri::ContainerConfig::default()
     }
+}
+
+/// The same with folders of the host.
+pub fn mounted(image: &str, folders: &[(&Path, &str, bool)]) -> cri::ContainerConfig {
+    cri::ContainerConfig { mounts: mounts(folders), ..container(image, None) }
+}
+
+/// What is mounted: a path of the host, the path in the container, and whether it is read-only.
+pub fn mounts(mounted: &[(&Path, &str, bool)]) -> Vec<cri::Mount> {
+    let mount = |(host, at, readonly): &(&Path, &str, bool)| cri::Mount {
+        host_path: host.to_str().unwrap().to_owned(),
+        container_path: (*at).to_owned(),
+        readonly: *readonly,
+        ..cri::Mount::default()
+    };
+    mounted.iter().map(mount).collect()
 }
 
 /// The same with a memory limit in bytes.
@@ -239,6 +262,9 @@ pub async fn get(ip: &str, port: u16, path: &str) -> String {
 /// A component that answers HTTP, as built from `examples/hello`.
 pub const HELLO: &[u8] = include_bytes!("../../../examples/hello/hello.wasm");
 
+/// A component that does what its path asks, as built from `tests/guest`.
+pub const GUEST: &[u8] = include_bytes!("../guest/guest.wasm");
+
 /// A core module of preview 1 whose `_start` is `body`; `$write` prints the first `n` bytes of the text to a stream.
 pub fn command(text: &str, body: &str) -> Vec<u8> {
     format!(
@@ -254,6 +280,86 @@ pub fn command(text: &str, body: &str) -> Vec<u8> {
           (func (export "_start") {body}))"#
     )
     .into_bytes()
+}
+
+/// A core module of preview 1 that makes the calls in turn and prints the error number of each, one a line.
+pub fn calls(calls: &[Call]) -> Vec<u8> {
+    let (mut data, mut code, mut free) = (String::new(), String::new(), 1024);
+    let mut place = |text: &str| {
+        let at = free;
+        let _ = write!(data, "(data (i32.const {at}) \"{text}\")");
+        free += text.len();
+        format!("(i32.const {at}) (i32.const {})", text.len())
+    };
+    for call in calls {
+        let made = match call {
+            Call::Open(fd, path, flags, rights) => {
+                let path = place(path);
+                format!(
+                    "(call $open (i32.const {fd}) (i32.const 1) {path} (i32.const {flags}) (i64.const {rights}) \
+                     (i64.const {rights}) (i32.const 0) (i32.const 8))"
+                )
+            }
+            Call::Symlink(target, fd, path) => {
+                format!("(call $symlink {} (i32.const {fd}) {})", place(target), place(path))
+            }
+            Call::Link(from, old, to, new) => {
+                format!("(call $link (i32.const {from}) (i32.const 0) {} (i32.const {to}) {})", place(old), place(new))
+            }
+            Call::Rename(from, old, to, new) => {
+                format!("(call $rename (i32.const {from}) {} (i32.const {to}) {})", place(old), place(new))
+            }
+            Call::Unlink(fd, path) => format!("(call $unlink (i32.const {fd}) {})", place(path)),
+            Call::Mkdir(fd, path) => format!("(call $mkdir (i32.const {fd}) {})", place(path)),
+        };
+        let _ = write!(code, "(call $tell {made})");
+    }
+    let p1 = |name: &str, parameters: &str| {
+        let short = name.rsplit('_').next().unwrap();
+        let short = if name == "path_create_directory" {
+            "mkdir"
+        } else if name == "path_unlink_file" {
+            "unlink"
+        } else {
+            short
+        };
+        format!(r#"(import "wasi_snapshot_preview1" "{name}" (func ${short} (param {parameters}) (result i32)))"#)
+    };
+    let imports = [
+        p1("fd_write", "i32 i32 i32 i32"),
+        p1("path_open", "i32 i32 i32 i32 i32 i64 i64 i32 i32"),
+        p1("path_symlink", "i32 i32 i32 i32 i32"),
+        p1("path_link", "i32 i32 i32 i32 i32 i32 i32"),
+        p1("path_rename", "i32 i32 i32 i32 i32 i32"),
+        p1("path_unlink_file", "i32 i32 i32"),
+        p1("path_create_directory", "i32 i32 i32"),
+    ]
+    .concat();
+    format!(
+        r#"(module {imports} (memory (export "memory") 1) {data}
+          (func $tell (param $error i32)
+            (i32.store8 (i32.const 16) (i32.add (i32.const 48) (i32.div_u (local.get $error) (i32.const 10))))
+            (i32.store8 (i32.const 17) (i32.add (i32.const 48) (i32.rem_u (local.get $error) (i32.const 10))))
+            (i32.store8 (i32.const 18) (i32.const 10))
+            (i32.store (i32.const 0) (i32.const 16))
+            (i32.store (i32.const 4) (i32.const 3))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+          (func (export "_start") {code}))"#
+    )
+    .into_bytes()
+}
+
+/// A call of preview 1 with paths. Descriptors are numbers: the first folder that is mounted is 3.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    /// Descriptor, path, flags (1: create, 2: must be a folder, 4: must be new, 8: truncate), rights (2: read, 64: write).
+    Open(u32, &'static str, u32, u64),
+    /// Target, descriptor, path.
+    Symlink(&'static str, u32, &'static str),
+    Link(u32, &'static str, u32, &'static str),
+    Rename(u32, &'static str, u32, &'static str),
+    Unlink(u32, &'static str),
+    Mkdir(u32, &'static str),
 }
 
 /// A component that handles HTTP with the core instructions `body`.

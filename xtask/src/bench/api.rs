@@ -2,10 +2,9 @@
 //! cores. More is better for rates, less for the rest.
 
 use std::{
-    fs,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -13,13 +12,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    cluster::{Cluster, milliseconds},
-    fanout, gates, mebibytes,
-    wire::Target,
+    cluster::Cluster,
+    fanout, gates,
+    line::Line,
+    load::{self, Caller, Load, WINDOW, with_cpu},
+    memory::rss_mb,
+    wire::{Connection, Target},
 };
 
-/// How long each rate is measured, after a second of warming up.
-const WINDOW: Duration = Duration::from_secs(8);
 /// Connections of the writers and getters.
 const CONNECTIONS: usize = 16;
 /// Connections of the listers.
@@ -30,37 +30,6 @@ const LISTED: usize = 500;
 const PODS: usize = 10_000;
 /// Where all of it is.
 const NAMESPACE: &str = "bench";
-
-/// A measured value beside what was promised.
-pub(super) struct Line {
-    pub(super) what: String,
-    pub(super) measured: f64,
-    /// What was promised, where anything was: at least this much where more is better, else at most.
-    pub(super) target: Option<f64>,
-    pub(super) unit: &'static str,
-    pub(super) more_is_better: bool,
-}
-
-impl Line {
-    fn rate(what: &str, measured: f64, target: f64) -> Self {
-        Self { what: what.to_owned(), measured, target: Some(target), unit: "/s", more_is_better: true }
-    }
-
-    pub(super) fn told(what: &str, measured: f64, unit: &'static str) -> Self {
-        Self { what: what.to_owned(), measured, target: None, unit, more_is_better: false }
-    }
-
-    fn print(&self) {
-        let Self { what, measured, target, unit, more_is_better } = self;
-        let verdict = match target {
-            Some(target) if (*more_is_better && measured >= target) || (!more_is_better && measured <= target) => "ok",
-            Some(_) => "falls short",
-            None => "",
-        };
-        let target = target.map(|target| format!("{target:.0}")).unwrap_or_default();
-        println!("{what:<58} {measured:>11.1} {target:>9} {unit:<6} {verdict}");
-    }
-}
 
 /// Measures and prints.
 pub(super) fn run(binary: &std::path::Path) -> Result<()> {
@@ -75,7 +44,7 @@ pub(super) fn run(binary: &std::path::Path) -> Result<()> {
     let server = cluster.pid().context("no process")?;
     // One thread: the server is to have at least the other core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    println!("{:<58} {:>11} {:>9}", "", "measured", "target");
+    Line::print_head();
     runtime.block_on(measure(&cluster, &target, server))?;
     cluster.stop().map(|_| ())
 }
@@ -90,18 +59,18 @@ async fn measure(cluster: &Cluster, target: &Target, server: u32) -> Result<()> 
     let version = rate(target, CONNECTIONS, |_, target| target.request("GET", "/version", "")).await?;
     Line::told("GET /version, 16 connections (no object, no list)", version.rate, "/s").print();
     let (creates, cpu) = with_cpu(server, creates(target)).await?;
-    Line::rate("create ConfigMap of 0.5 KB, 16 connections", creates.rate, 8_000.0).print();
+    Line::at_least(8_000.0, "create ConfigMap of 0.5 KB, 16 connections", creates.rate, "/s").print();
     Line::told("  CPU of the server", cpu / creates.rate / WINDOW.as_secs_f64() * 1e6, "us/req").print();
     Line::told("  p99", creates.p99_ms, "ms").print();
     let (gets, cpu) = with_cpu(server, gets(target)).await?;
-    Line::rate("GET, 16 connections", gets.rate, 30_000.0).print();
+    Line::at_least(30_000.0, "GET, 16 connections", gets.rate, "/s").print();
     Line::told("  CPU of the server", cpu / gets.rate / WINDOW.as_secs_f64() * 1e6, "us/req").print();
     Line::told("  p99", gets.p99_ms, "ms").print();
     fill_list(target).await?;
     let path = format!("/api/v1/namespaces/bench-list/configmaps?limit={LISTED}");
     let (lists, cpu) =
         with_cpu(server, rate(target, LISTERS, move |_, target| target.request("GET", &path, ""))).await?;
-    Line::rate("LIST of 500 x 0.5 KB, 4 connections", lists.rate, 1_500.0).print();
+    Line::at_least(1_500.0, "LIST of 500 x 0.5 KB, 4 connections", lists.rate, "/s").print();
     Line::told("  CPU of the server", cpu / lists.rate / WINDOW.as_secs_f64() * 1e6, "us/req").print();
     Line::told("  bytes of an answer", lists.bytes, "B").print();
     authentication(cluster, target).await?;
@@ -114,92 +83,33 @@ async fn measure(cluster: &Cluster, target: &Target, server: u32) -> Result<()> 
     pods(target, server).await
 }
 
-/// What a load came to.
-struct Load {
-    rate: f64,
-    p99_ms: f64,
-    /// Bytes of the last answer's body.
-    bytes: f64,
+/// A connection on which `make`'s requests are made.
+struct Requests<M> {
+    connection: Connection,
+    target: Target,
+    make: M,
 }
 
-/// Runs a load, and tells how many seconds of CPU the server used in the measured window.
-async fn with_cpu(server: u32, load: impl Future<Output = Result<Load>>) -> Result<(Load, f64)> {
-    let before = cpu_seconds(server)?;
-    let began = Instant::now();
-    let load = load.await?;
-    // The warming up is about as busy as the window.
-    let share = WINDOW.as_secs_f64() / began.elapsed().as_secs_f64();
-    Ok((load, (cpu_seconds(server)? - before) * share))
+impl<M: Fn(u64, &Target) -> Vec<u8> + 'static> Caller for Requests<M> {
+    async fn call(&mut self, n: u64) -> Result<usize> {
+        let (status, length) = self.connection.exchange(&(self.make)(n, &self.target)).await?;
+        ensure!(status < 300, "a request was answered with {status}");
+        Ok(length)
+    }
 }
 
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(11).take(2);
-    Ok(fields.filter_map(|word| word.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
-}
-
-/// The memory of a process.
-pub(super) fn rss_mb(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
-    Ok(mebibytes(kib << 10))
-}
-
-/// A second of warming up, then requests for the window; `make` gives the n-th request.
+/// The load of so many connections; `make` gives the n-th request.
 async fn rate(
     target: &Target,
     connections: usize,
     make: impl Fn(u64, &Target) -> Vec<u8> + Clone + 'static,
 ) -> Result<Load> {
-    let (counted, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let number = Arc::new(AtomicU64::new(0));
-    let tasks = tokio::task::LocalSet::new();
-    let mut running = Vec::new();
+    let mut callers = Vec::new();
     for _ in 0..connections {
-        let (target, make) = (target.clone(), make.clone());
-        let (counted, stop, number) = (Arc::clone(&counted), Arc::clone(&stop), Arc::clone(&number));
-        running.push(tasks.spawn_local(async move {
-            let mut connection = target.connect().await?;
-            let (mut took, mut bytes) = (Vec::new(), 0);
-            while !stop.load(Relaxed) {
-                let request = make(number.fetch_add(1, Relaxed), &target);
-                let began = Instant::now();
-                let (status, length) = connection.exchange(&request).await?;
-                ensure!(status < 300, "a request was answered with {status}");
-                bytes = length;
-                if counted.load(Relaxed) {
-                    took.push(began.elapsed());
-                }
-            }
-            Ok((took, bytes))
-        }));
+        let connection = target.connect().await?;
+        callers.push(Requests { connection, target: target.clone(), make: make.clone() });
     }
-    tasks
-        .run_until(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            counted.store(true, Relaxed);
-            let began = Instant::now();
-            tokio::time::sleep(WINDOW).await;
-            let seconds = began.elapsed().as_secs_f64();
-            stop.store(true, Relaxed);
-            let (mut all, mut last) = (Vec::new(), 0);
-            for task in running {
-                let (took, bytes) = task.await??;
-                all.extend(took);
-                last = last.max(bytes);
-            }
-            Ok(load(all, seconds, last))
-        })
-        .await
-}
-
-#[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn load(mut took: Vec<Duration>, seconds: f64, bytes: usize) -> Load {
-    took.sort_unstable();
-    let p99 = took.get(took.len() * 99 / 100).copied().unwrap_or_default();
-    Load { rate: took.len() as f64 / seconds, p99_ms: milliseconds(p99), bytes: bytes as f64 }
+    load::rate(callers).await
 }
 
 fn config_map(name: &str) -> String {

@@ -105,6 +105,33 @@ impl Cluster {
         Ok(())
     }
 
+    /// Removes what was compiled of all components.
+    pub(super) fn forget_compiled(&self) -> Result<()> {
+        for engine in fs::read_dir(self.data_dir().join("agent/wasm/compiled"))? {
+            for compiled in fs::read_dir(engine?.path())? {
+                let path = compiled?.path();
+                if path.extension().is_some_and(|end| end == "cwasm") {
+                    fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The Wasm runtime's process.
+    pub(super) fn wasm_pid(&self) -> Result<u32> {
+        let is_runtime = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"wasm-runtime")
+        };
+        self.processes()?.into_iter().find(is_runtime).context("no Wasm runtime runs")
+    }
+
+    /// A path for a file that lasts as long as the cluster.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// The administrator's client.
     pub(super) fn client(&self) -> Result<Client> {
         let Kubeconfig { url, ca, certificate, key } = self.kubeconfig()?;

@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    api::{Line, rss_mb},
     cluster::milliseconds,
+    line::Line,
+    memory::rss_mb,
     wire::{Target, find},
 };
 

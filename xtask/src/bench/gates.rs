@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    api::Line,
     cluster::Cluster,
+    line::Line,
     wire::{Connection, Target},
 };
 
@@ -116,8 +116,8 @@ async fn one(
     let each_us = |at: usize| (after[at] - before[at]) / REQUESTS as f64 * 1e6;
     let parts: Vec<f64> = (0..GATES.len()).map(each_us).collect();
     let what = format!("{what}, account with {ROLES} roles: all gates");
-    let all = Line { what, measured: parts.iter().sum(), target: Some(TARGET_US), unit: "us", more_is_better: false };
-    let each = GATES.iter().zip(&parts).map(|((name, _), us)| Line::told(&format!("  {name}"), *us, "us"));
+    let all = Line::at_most(TARGET_US, what, parts.iter().sum(), "us");
+    let each = GATES.iter().zip(&parts).map(|((name, _), us)| Line::told(format!("  {name}"), *us, "us"));
     Ok(std::iter::once(all).chain(each).collect())
 }
 

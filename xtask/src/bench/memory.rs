@@ -4,10 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::{Line, cluster::Cluster, mebibytes};
-
-/// Clock ticks a second in `/proc/PID/stat` (`getconf CLK_TCK`): 100 on every Linux that skiff runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
+use super::{cluster::Cluster, line::Line, mebibytes};
 
 /// Reads memory after the cluster has settled, and CPU and writes over a window.
 pub(super) fn idle(cluster: &Cluster, settle: Duration, window: Duration) -> Result<Vec<Line>> {
@@ -19,14 +16,14 @@ pub(super) fn idle(cluster: &Cluster, settle: Duration, window: Duration) -> Res
     let cpu = (after.cpu_seconds - before.cpu_seconds) / seconds * 100.0;
     let written = (after.written_bytes - before.written_bytes) / seconds / 1000.0;
     Ok(vec![
-        Line { what: "idle RSS, all processes", measured: after.rss_mb, target: 64.0, unit: "MB" },
-        Line { what: "idle CPU, all processes", measured: cpu, target: 0.5, unit: "% core" },
-        Line { what: "idle disk writes", measured: written, target: 1.0, unit: "kB/s" },
+        Line::at_most(64.0, "idle RSS, all processes", after.rss_mb, "MB"),
+        Line::at_most(0.5, "idle CPU, all processes", cpu, "% core"),
+        Line::at_most(1.0, "idle disk writes", written, "kB/s"),
     ])
 }
 
 /// Resident memory of all processes: pages that they share count once for each.
-pub(super) fn rss_mb(cluster: &Cluster) -> Result<f64> {
+pub(super) fn all_rss_mb(cluster: &Cluster) -> Result<f64> {
     Ok(usage(cluster)?.rss_mb)
 }
 
@@ -40,16 +37,31 @@ struct Usage {
 fn usage(cluster: &Cluster) -> Result<Usage> {
     let mut sum = Usage::default();
     for pid in cluster.processes()? {
-        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).with_context(|| name.to_owned());
-        let rss_kib: u64 = field(&read("status")?, "VmRSS:").unwrap_or_default();
-        sum.rss_mb += mebibytes(rss_kib << 10);
-        sum.written_bytes += field::<f64>(&read("io")?, "write_bytes:").unwrap_or_default();
-        let stat = read("stat")?;
-        // utime and stime are the 12th and 13th field after the command's name, which ends with the last parenthesis.
-        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(11).take(2);
-        sum.cpu_seconds += fields.filter_map(|word| word.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND;
+        sum.rss_mb += rss_mb(pid)?;
+        sum.written_bytes += field::<f64>(&of_process(pid, "io")?, "write_bytes:").unwrap_or_default();
+        sum.cpu_seconds += cpu_seconds(pid)?;
     }
     Ok(sum)
+}
+
+/// Resident memory of a process.
+pub(super) fn rss_mb(pid: u32) -> Result<f64> {
+    let kib: u64 = field(&of_process(pid, "status")?, "VmRSS:").context("no VmRSS")?;
+    Ok(mebibytes(kib << 10))
+}
+
+/// The CPU time that a process has used.
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+    /// Clock ticks a second (`getconf CLK_TCK`): 100 on every Linux that skiff runs on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = of_process(pid, "stat")?;
+    // utime and stime are the 12th and 13th field after the command's name, which ends with the last parenthesis.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(11).take(2);
+    Ok(fields.filter_map(|word| word.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
+}
+
+fn of_process(pid: u32, file: &str) -> Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| format!("reading {file} of process {pid}"))
 }
 
 /// The number behind a name.

@@ -4,9 +4,13 @@ mod api;
 mod cluster;
 mod fanout;
 mod gates;
+mod line;
+mod load;
 mod memory;
+mod plain;
 mod pods;
 mod store;
+mod wasm;
 mod wire;
 
 use std::{path::PathBuf, process::Command, time::Duration};
@@ -14,6 +18,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use cluster::Cluster;
+use line::Line;
 
 /// The options of the task.
 #[derive(clap::Args)]
@@ -40,18 +45,12 @@ enum Part {
     Store,
     /// Requests, lists and watches of the API server over TLS.
     Api,
+    /// Wasm pods: how soon they are Ready, how fast they answer, thousands of them on one node.
+    Wasm,
 }
 
 /// How long an idle cluster settles before its memory and CPU are read.
 const SETTLE: Duration = Duration::from_secs(10);
-
-/// A measured value beside what was promised; less is better.
-struct Line {
-    what: &'static str,
-    measured: f64,
-    target: f64,
-    unit: &'static str,
-}
 
 /// Measures and prints everything.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -62,25 +61,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(Part::Api) = args.part {
         return api::run(&binary);
     }
+    if let Some(Part::Wasm) = args.part {
+        return wasm::run(&binary, args.rounds);
+    }
     let runtime = tokio::runtime::Runtime::new().context("starting the asynchronous runtime")?;
     let mut lines = start_up(&binary, args.rounds)?;
     let mut cluster = Cluster::new(&binary)?;
     cluster.start()?;
     lines.extend(memory::idle(&cluster, SETTLE, Duration::from_secs(60 * args.idle_minutes))?);
-    lines.extend(runtime.block_on(pods::one_pod(&cluster, args.rounds))?);
+    lines.push(runtime.block_on(pods::one_pod(&cluster, args.rounds))?);
     lines.extend(runtime.block_on(pods::scale(&cluster))?);
     cluster.stop()?;
-    lines.push(Line {
-        what: "binary, stripped",
-        measured: mebibytes(std::fs::metadata(&binary)?.len()),
-        target: 40.0,
-        unit: "MB",
-    });
-    println!("{:<56} {:>10} {:>10}", "", "measured", "target");
-    for Line { what, measured, target, unit } in lines {
-        let verdict = if measured <= target { "ok" } else { "falls short" };
-        println!("{what:<56} {measured:>10.2} {target:>10.2} {unit:<8} {verdict} (x{:.2})", measured / target);
-    }
+    let binary_mb = mebibytes(std::fs::metadata(&binary)?.len());
+    lines.push(Line::at_most(40.0, "binary, stripped", binary_mb, "MB"));
+    Line::print_head();
+    lines.iter().for_each(Line::print);
     Ok(())
 }
 
@@ -88,8 +83,7 @@ fn build() -> Result<PathBuf> {
     let root = crate::project_root();
     let status = Command::new("cargo").args(["build", "--release", "--package", "skiff"]).current_dir(&root).status();
     ensure!(status.context("running cargo")?.success(), "the release build failed");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/skiff"))
+    Ok(crate::target_dir().join("release/skiff"))
 }
 
 /// First starts on fresh folders, and starts again on the same one.
@@ -107,7 +101,7 @@ fn start_up(binary: &std::path::Path, rounds: usize) -> Result<Vec<Line>> {
         again_api.push(started.api_ms);
         ends.push(cluster.stop()?);
     }
-    let line = |what, values: &mut Vec<f64>, target| Line { what, measured: median(values), target, unit: "ms" };
+    let line = |what, values: &mut Vec<f64>, target| Line::at_most(target, what, median(values), "ms");
     Ok(vec![
         line("API server ready, first start", &mut first_api, 1000.0),
         line("API server ready, start again", &mut again_api, 300.0),
