@@ -127,11 +127,21 @@ async fn an_owner_in_another_namespace_is_none() {
     .await;
 }
 
+/// From now on the collector is told nothing of a kind. It has listed the kind before: an object without its owner is
+/// gone.
+async fn silence<K: skiff_client::Kind>(cluster: &Running, resource: &str, spec: Value) {
+    let owner = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "none", "uid": "none"});
+    let metadata = json!({"name": "probe", "namespace": "x", "ownerReferences": [owner]});
+    cluster.client.create::<K>(&object(json!({"metadata": metadata, "spec": spec}))).await.unwrap();
+    eventually(async || cluster.client.get::<K>("x", "probe").await.is_err()).await;
+    cluster.api.silence(resource);
+}
+
 /// What leaves its dependents leaves those too that the collector has not been told of yet.
 #[tokio::test]
 async fn an_owner_leaves_dependents_that_the_graph_does_not_know() {
     let cluster = Running::start(run);
-    cluster.api.silence("pods");
+    silence::<Pod>(&cluster, "pods", json!({"containers": []})).await;
     family(&cluster.client).await;
     let options = DeleteOptions { propagation_policy: Some("Orphan".to_owned()), ..DeleteOptions::default() };
     cluster.client.delete::<ReplicaSet>("x", "web-1", &options).await.unwrap();
@@ -145,7 +155,7 @@ async fn an_owner_leaves_dependents_that_the_graph_does_not_know() {
 #[tokio::test]
 async fn an_owner_waits_for_dependents_that_the_graph_does_not_know() {
     let cluster = Running::start(run);
-    cluster.api.silence("pods");
+    silence::<Pod>(&cluster, "pods", json!({"containers": []})).await;
     family(&cluster.client).await;
     let lists = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&lists);
@@ -167,7 +177,7 @@ async fn an_owner_waits_for_dependents_that_the_graph_does_not_know() {
 #[tokio::test]
 async fn what_the_graph_never_knew_is_missed_too() {
     let cluster = Running::start(run);
-    cluster.api.silence("replicasets");
+    silence::<ReplicaSet>(&cluster, "replicasets", json!({"selector": {}, "template": {}})).await;
     family(&cluster.client).await;
     // The pods have been looked at: their owner was there.
     eventually(async || {
