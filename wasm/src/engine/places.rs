@@ -62,7 +62,7 @@ mod tests {
         }
         assert_eq!(few.len(), OWN_PLACES);
         held.pop();
-        held.remove(10);
+        drop(held.remove(10));
         assert!(modest.take().now_or_never().is_some());
     }
 }

@@ -256,7 +256,9 @@ fn object() -> impl Strategy<Value = Value> {
     (pick(&["a", "b", "No Name", ""]), value(), value()).prop_map(|(name, metadata, spec)| {
         let mut object = json!({"metadata": {"name": name}});
         if let (Value::Object(fields), Some(known)) = (metadata, object["metadata"].as_object_mut()) {
-            fields.into_iter().for_each(|(name, value)| drop(known.entry(name).or_insert(value)));
+            for (name, value) in fields {
+                known.entry(name).or_insert(value);
+            }
         }
         if let Value::Object(fields) = spec {
             fields.into_iter().for_each(|(name, value)| {
