@@ -400,7 +400,7 @@ async fn there_are_never_two_at_once() {
 
     let wrong = service::Config { schedule: "every day".to_owned(), ..config };
     let said = service::Snapshots::new(place.source.clone(), token, wrong, Arc::new(now)).err().unwrap().to_string();
-    assert!(said.contains("--snapshot-schedule-cron") && said.contains("five fields"), "{said}");
+    assert!(said.contains("--snapshot-schedule-cron") && said.contains("exactly 5 fields"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,18 +111,18 @@ mod tests {
 
     #[test]
     fn a_file_becomes_a_pod_of_its_node() {
-        let pod = super::pod(FILE.as_bytes(), "/m/web.yaml", "Shop-1").unwrap();
+        let pod = super::pod(FILE.as_bytes(), "/m/web.yaml", "shop-1").unwrap();
         let (metadata, spec) = (pod.metadata, pod.spec.unwrap());
         assert_eq!((metadata.name.as_deref(), metadata.namespace.as_deref()), (Some("web-shop-1"), Some("default")));
         assert_eq!(metadata.uid.as_ref(), metadata.annotations.as_ref().and_then(|all| all.get(HASH)));
-        assert_eq!(spec.node_name.as_deref(), Some("Shop-1"));
+        assert_eq!(spec.node_name.as_deref(), Some("shop-1"));
         assert_eq!(spec.restart_policy.as_deref(), Some("Always"), "defaults apply");
         assert_eq!(spec.tolerations.unwrap()[0].operator.as_deref(), Some("Exists"));
-        let again = super::pod(FILE.as_bytes(), "/m/web.yaml", "Shop-1").unwrap();
+        let again = super::pod(FILE.as_bytes(), "/m/web.yaml", "shop-1").unwrap();
         assert_eq!(again.metadata.uid, metadata.uid);
         for (text, file, node) in [
-            (FILE.replace("image: x", "image: y"), "/m/web.yaml", "Shop-1"),
-            (FILE.to_owned(), "/m/other.yaml", "Shop-1"),
+            (FILE.replace("image: x", "image: y"), "/m/web.yaml", "shop-1"),
+            (FILE.to_owned(), "/m/other.yaml", "shop-1"),
             (FILE.to_owned(), "/m/web.yaml", "shop-2"),
         ] {
             assert_ne!(super::pod(text.as_bytes(), file, node).unwrap().metadata.uid, metadata.uid, "{file} {node}");

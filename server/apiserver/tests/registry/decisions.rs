@@ -1,5 +1,5 @@
-//! RBAC decisions as a table: every subject of the bootstrap policy, every verb, every resource and path, held against
-//! a second reading of the policy that knows nothing of indices.
+//! RBAC decisions as a table: every subject of the bootstrap policy and of what skiff adds to it, every verb, every
+//! resource and path, held against a second reading of the policy that knows nothing of indices.
 
 use serde_json::Value;
 use skiff_api::{kinds::Kinds, user::UserInfo};
@@ -80,6 +80,22 @@ fn rule_allows(rule: &Value, verb: &str, thing: &Thing<'_>) -> bool {
 struct Policy(Value);
 
 impl Policy {
+    /// What every Kubernetes has, and what this cluster has of its own besides.
+    async fn of(cluster: &Cluster) -> Self {
+        let mut policy: Value = serde_json::from_str(POLICY).unwrap();
+        let place = "/apis/rbac.authorization.k8s.io/v1";
+        for kind in ["clusterroles", "clusterrolebindings", "roles", "rolebindings"] {
+            let scope = if kind.starts_with("cluster") { "" } else { "/namespaces/kube-system" };
+            let (_, listed) = cluster.ask(&format!("GET {place}{scope}/{kind}")).await;
+            for name in list(&listed, "names").iter().filter(|name| name.starts_with("skiff:")) {
+                let (status, own) = cluster.ask(&format!("GET {place}{scope}/{kind}/{name}")).await;
+                assert_eq!(status, 200, "{own}");
+                policy[kind].as_array_mut().unwrap().push(own);
+            }
+        }
+        Self(policy)
+    }
+
     fn all(&self, kind: &str) -> &[Value] {
         self.0[kind].as_array().map(Vec::as_slice).unwrap_or_default()
     }
@@ -188,7 +204,7 @@ fn decide(chain: &Chain, user: &UserInfo, verb: &str, thing: &Thing<'_>) -> bool
 async fn every_subject_verb_and_resource_of_the_policy() {
     let cluster = Cluster::start().await;
     let chain = cluster.registry.authorizer();
-    let policy = Policy(serde_json::from_str(POLICY).unwrap());
+    let policy = Policy::of(&cluster).await;
     let (mut asked, mut allowed) = (0, 0);
     for user in subjects(&policy) {
         let rules = policy.rules_of(&user);
