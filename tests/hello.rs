@@ -75,7 +75,7 @@ fn walk(cluster: &mut Cluster, kubectl: &str) {
 }
 
 #[test]
-fn hello_walks_with_kubectl_of_both_ages() {
+fn hello_walks_with_kubectl_of_all_ages() {
     let mut cluster = Cluster::start();
     cluster.import_hello();
     for kubectl in KUBECTLS {

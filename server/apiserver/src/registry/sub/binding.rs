@@ -15,7 +15,7 @@ use super::{
     },
     success,
 };
-use crate::strategy::Part;
+use crate::{admission::pod_topology, strategy::Part};
 
 /// Why a pod cannot be bound, if it cannot.
 fn refusal(pod: &Object) -> Option<String> {
@@ -31,12 +31,14 @@ fn refusal(pod: &Object) -> Option<String> {
     gated.then(|| format!("pod {name} has non-empty .spec.schedulingGates"))
 }
 
-/// The pod once it is bound.
+/// The pod once it is bound, with the annotations and labels of its binding.
 fn bound(pod: &Object, binding: &Object, node: &str, now: &str) -> Object {
     let mut pod = pod.clone();
     pod.set_at(&["spec", "nodeName"], node);
-    for (key, value) in binding.pairs_at(&["metadata", "annotations"]) {
-        pod.set_at(&["metadata", "annotations", key], value);
+    for pairs in ["annotations", "labels"] {
+        for (key, value) in binding.pairs_at(&["metadata", pairs]) {
+            pod.set_at(&["metadata", pairs, key], value);
+        }
     }
     let mut conditions = pod.at(&["status", "conditions"]).and_then(Value::as_array).cloned().unwrap_or_default();
     conditions.retain(|condition| condition["type"] != "PodScheduled");
@@ -72,6 +74,11 @@ pub(super) async fn bind(call: &Call<'_>) -> Result<Answer, ApiError> {
     let pods = call.registry.kinds().resource("", "v1", "pods").cloned().ok_or_else(ApiError::no_such_path)?;
     let call = call.on(pods);
     let node = binding.str_at(&["target", "name"]).unwrap_or_default().to_owned();
+    for (name, value) in pod_topology::labels(call.registry, &node) {
+        if binding.at(&["metadata", "labels", name]).is_none() {
+            binding.set_at(&["metadata", "labels", name], value);
+        }
+    }
     let now = meta::time(call.now);
     let make = |pod: &Object| {
         let uid = binding.uid();
