@@ -5,6 +5,7 @@
 //!
 //! - [`Client`]: the typed API above a transport, and the untyped one for kinds known only at run time.
 //! - [`clock`]: the time, on machines whose clock may be behind.
+//! - [`files`]: files that must be whole and private.
 //! - [`https`]: the transport over HTTP/2 and TLS.
 //! - [`informer`]: a kind's objects in memory, kept current by list and watch, with changes to subscribe to.
 //! - [`link`]: what a server and a node of another machine agree on beside the API.
@@ -16,6 +17,7 @@ pub mod client;
 pub mod clock;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod files;
 pub mod https;
 pub mod informer;
 pub mod link;

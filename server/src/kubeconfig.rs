@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
 use serde_yaml_ng::Value;
+use skiff_client::files;
 
-use crate::{ServerError, files, pki::Identity};
+use crate::{ServerError, pki::Identity};
 
 /// The name of cluster, user and context, as k3s has it.
 const NAME: &str = "default";

@@ -8,7 +8,6 @@ pub mod admin;
 mod components;
 mod datastore;
 mod election;
-mod files;
 mod identities;
 mod join;
 pub mod join_tokens;
@@ -36,7 +35,7 @@ use skiff_apiserver::{
     strategy::services::Cidr,
     tokens::{jws::SigningKey, usage},
 };
-use skiff_client::{client::Client, clock};
+use skiff_client::{client::Client, clock, files};
 use skiff_store::{Store, StoreError, cache::Cacher};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

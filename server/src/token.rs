@@ -21,8 +21,7 @@ use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
 };
-
-use crate::files::write_private_if_changed;
+use skiff_client::files::write_private_if_changed;
 
 /// How the full form begins.
 const FULL_PREFIX: &str = "K10";

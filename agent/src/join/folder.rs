@@ -1,16 +1,13 @@
 //! The folder in which a node keeps what it has been given when it joined: a restart needs no token.
 
-use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Write},
-    net::IpAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+use std::{fs, io::ErrorKind, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData};
-use skiff_client::link::ClusterConfig;
+use skiff_client::{
+    files::{make_private_folder, write_private},
+    link::ClusterConfig,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, parse_x509_pem};
 
 use super::JoinError;
@@ -81,8 +78,7 @@ impl Said {
 impl Folder {
     /// Makes the folder where it is missing.
     pub(super) fn open(path: PathBuf) -> Result<Self, JoinError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.map_err(|source| JoinError::File { doing: "make", path: path.clone(), source })?;
+        make_private_folder(&path).map_err(|source| JoinError::File { doing: "make", path: path.clone(), source })?;
         Ok(Self(path))
     }
 
@@ -160,16 +156,6 @@ impl Folder {
             serving_key: key.serialize_pem(),
         }))
     }
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_added_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]

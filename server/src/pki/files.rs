@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Identity, PkiError};
-use crate::files::make_private_folder;
+use skiff_client::files::{make_private_folder, write_private};
 
 /// A folder that only its owner may read.
 pub(super) struct Folder(PathBuf);
@@ -55,10 +55,6 @@ impl Folder {
     /// Writes a file whole or not at all, also when the power fails.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), PkiError> {
         let path = self.0.join(name);
-        crate::files::write_private(&path, text.as_bytes()).map_err(|source| PkiError::File {
-            action: "writing",
-            path,
-            source,
-        })
+        write_private(&path, text.as_bytes()).map_err(|source| PkiError::File { action: "writing", path, source })
     }
 }

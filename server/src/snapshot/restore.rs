@@ -14,6 +14,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
+use skiff_client::files::write_private;
 use skiff_store::{PairStream, Revision, SqliteStore, Store, StoreError};
 use tokio::sync::mpsc;
 
@@ -27,7 +28,6 @@ use super::{
 use crate::{
     Datastore, ServerError,
     datastore::{self, Opened, SQLITE_FILE},
-    files::write_private,
     shared_pki,
     token::Token,
 };

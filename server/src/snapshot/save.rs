@@ -10,6 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use skiff_client::files;
 use skiff_store::{KeyValue, RangeOptions, Revision, Store, StoreError};
 use tokio::sync::mpsc;
 
@@ -23,7 +24,6 @@ use super::{
 use crate::{
     Datastore, KUBERNETES_VERSION, ServerError,
     datastore::{self, SQLITE_FILE},
-    files,
     pki::Pki,
     seal::{Key, Stretch},
     token::authority_hash,

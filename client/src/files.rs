@@ -1,19 +1,19 @@
-//! Files that must be whole and private.
+//! Files that must be whole and private: what servers and nodes prove themselves with.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
 
 /// Makes a folder that only its owner may enter, and those above it that are missing.
-pub(crate) fn make_private_folder(path: &Path) -> std::io::Result<()> {
+pub fn make_private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Writes a file that only its owner may read, whole or not at all: beside it, synced, then renamed over it.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_added_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
@@ -23,7 +23,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// As [`write_private`], but a file that holds just these bytes is not touched. Makes the folder it lies in.
-pub(crate) fn write_private_if_changed(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_private_if_changed(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|present| present == bytes) {
         return Ok(());
     }
